@@ -1,0 +1,125 @@
+"""The database: one engine per process, and two ways in: to read, and to write and commit."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from app.errors import Unavailable
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+BUSY_SECONDS = 15
+"""How long a SQLite writer waits for another before it gives up with "database is locked"."""
+
+
+class Database:
+    """The way to the rows. Cheap to make, safe to make before a fork: a process connects at its first use.
+
+    A connection inherited through a fork would be shared by two processes, which corrupts both Postgres'
+    protocol and SQLite's locks; so the engine belongs to the process that made it, and is made anew in a child.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self._engine: Engine | None = None
+        self._pid = 0
+        self._is_current = False
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.url.get_backend_name() == "postgresql"
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None or self._pid != os.getpid():
+            self._engine, self._pid = _create_engine(self.url), os.getpid()
+        return self._engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the database, waits for no writer and is rolled back at the end."""
+        with Session(self.engine.execution_options(writes=False)) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session that is committed at the end of the block, or rolled back if the block raises."""
+        with Session(self.engine.execution_options(writes=True)) as session, session.begin():
+            yield session
+
+    def require_current_schema(self) -> None:
+        """`Unavailable` unless the tables are those of this code's newest migration. Asked once it is so, it is free."""
+        if not self._is_current:
+            with self.engine.connect() as connection:
+                found = MigrationContext.configure(connection).get_current_heads()
+            wanted = ScriptDirectory(str(MIGRATIONS)).get_heads()
+            if set(found) != set(wanted):
+                raise Unavailable(
+                    f"the database is at migration {', '.join(found) or 'none'}, "
+                    f"this version needs {', '.join(wanted)}: run 'twofold db upgrade'"
+                )
+            self._is_current = True
+
+    def upgrade(self) -> None:
+        """Brings the tables to this code's newest migration (`alembic upgrade head`)."""
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with self.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def dispose(self) -> None:
+        """Closes this process's connections."""
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether the database, rather than the statement, is at fault: gone, refusing, locked or full.
+
+    Both drivers report these as `OperationalError`; psycopg adds `InterfaceError` for a connection it found closed.
+    """
+    return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+
+
+def _create_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        # Pre-ping costs a round trip per checkout and spares a request the error of a restarted server.
+        return create_engine(
+            url,
+            pool_size=8,
+            max_overflow=24,
+            pool_pre_ping=True,
+            connect_args={"options": "-c timezone=UTC", "application_name": "twofold"},
+        )
+    engine = create_engine(
+        url, pool_size=8, max_overflow=24, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None}
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """WAL lets readers and one writer work at once; FULL makes a commit survive a power cut, not just a crash."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the write lock at once. A deferred transaction that reads first and writes later fails
+    with SQLITE_BUSY, without waiting, if anyone wrote in between."""
+    writes = connection.get_execution_options().get("writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,100 @@
+"""Every error the service answers with: a class carries its HTTP status and slug, an instance the particulars.
+
+Layers below HTTP raise these; `app.api.problems` renders them as RFC 9457 problem details, and nowhere else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing that is wrong with one place of a request.
+
+    `pointer` is a JSON pointer (RFC 6901) into the body, such as `/data/3/text`; a query parameter is
+    `?limit`, a header `Accept:`, a line of an NDJSON or CSV upload `line 17`.
+    """
+
+    pointer: str
+    detail: str
+
+
+class ServingError(Exception):
+    """What a client may be told: `detail` says what happened and what to change, `errors` say where."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self, detail: str, *, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+class BadRequest(ServingError):
+    """The request cannot be read: broken JSON, a broken header, a cursor that is not ours."""
+
+    status, slug, title = 400, "bad-request", "Bad request"
+
+
+class NotFound(ServingError):
+    """No model, input, job or page has that name."""
+
+    status, slug, title = 404, "not-found", "Not found"
+
+
+class MethodNotAllowed(ServingError):
+    """The path exists; this verb does not."""
+
+    status, slug, title = 405, "method-not-allowed", "Method not allowed"
+
+
+class NotAcceptable(ServingError):
+    """None of the media types in `Accept` can be produced."""
+
+    status, slug, title = 406, "not-acceptable", "Not acceptable"
+
+
+class Conflict(ServingError):
+    """The row exists but its state forbids the request: outputs of a job that is not done, say."""
+
+    status, slug, title = 409, "conflict", "Conflict"
+
+
+class TooLarge(ServingError):
+    """The body, or one item of it, is over its limit."""
+
+    status, slug, title = 413, "too-large", "Content too large"
+
+
+class UnsupportedMediaType(ServingError):
+    """The body's `Content-Type` or `Content-Encoding` is none that this path reads."""
+
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class Invalid(ServingError):
+    """The request was read, and breaks a rule: `errors` point at each place."""
+
+    status, slug, title = 422, "invalid", "Invalid content"
+
+
+class ModelFailed(ServingError):
+    """`predict` raised, or broke the contract of length, order or types."""
+
+    status, slug, title = 500, "model-failed", "The model failed"
+
+
+class Unavailable(ServingError):
+    """The service cannot answer now: a model is not loaded, the database is away or its schema is old."""
+
+    status, slug, title = 503, "unavailable", "Service unavailable"
+
+
+class ConfigurationError(Exception):
+    """A setting or `models.toml` is wrong: the process does not start; the message is one line that says what to change."""

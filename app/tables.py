@@ -1,0 +1,297 @@
+"""The tables, as typed rows. What each column means stands in its comment, which Postgres keeps too.
+
+Payloads (`input_chunks.items`, `outputs.items`) stay out of the rows that the queue updates all day.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.columns import BigSerial, Id, Payload, UtcDateTime
+
+
+class JobState(StrEnum):
+    """The life of a job; `docs/architecture.md` draws it."""
+
+    RECEIVING = "receiving"
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELING = "canceling"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+class ChunkState(StrEnum):
+    """The life of a chunk: `pending` waits behind its job's window, `queued` may be claimed."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+TERMINAL_JOB_STATES = (
+    JobState.SUCCEEDED,
+    JobState.PARTIAL,
+    JobState.FAILED,
+    JobState.CANCELED,
+    JobState.EXPIRED,
+)
+TERMINAL_CHUNK_STATES = (ChunkState.DONE, ChunkState.FAILED, ChunkState.CANCELED)
+
+
+def _one_of(column: str, states: type[StrEnum] | tuple[StrEnum, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(state.value) for state in states)})"
+
+
+class Row(DeclarativeBase):
+    """What all rows share: constraint names that both databases and every migration agree on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s",
+        }
+    )
+
+
+class Input(Row):
+    __tablename__ = "inputs"
+    __table_args__ = (
+        CheckConstraint("status IN ('receiving', 'sealed')", name="status_known"),
+        CheckConstraint("(status = 'sealed') = (sealed_at IS NOT NULL)", name="sealed_at_when_sealed"),
+        CheckConstraint("status <> 'sealed' OR n_items > 0", name="sealed_has_items"),
+        {"comment": "Uploaded, ordered sets of items. Sealed once whole; never changed afterwards."},
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, comment="UUIDv7, so ids sort by age")
+    status: Mapped[str] = mapped_column(Text, comment="receiving while the upload runs, then sealed")
+    format: Mapped[str] = mapped_column(Text, comment="json, ndjson or csv: how it was uploaded")
+    n_items: Mapped[int] = mapped_column(Integer, server_default="0", comment="items received")
+    n_chunks: Mapped[int] = mapped_column(Integer, server_default="0", comment="rows in input_chunks")
+    n_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="bytes of the decoded body")
+    sha256: Mapped[str | None] = mapped_column(String(64), comment="hex digest of the decoded body")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when the upload began")
+    sealed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when the upload was whole")
+
+
+class InputChunk(Row):
+    __tablename__ = "input_chunks"
+    __table_args__ = (
+        CheckConstraint("n_items > 0", name="has_items"),
+        {"comment": "The items of an input, about a thousand a row."},
+    )
+
+    input_id: Mapped[str] = mapped_column(
+        Id, ForeignKey(Input.id, ondelete="CASCADE"), primary_key=True, comment="the input"
+    )
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, comment="0, 1, 2 … within the input")
+    first_item: Mapped[int] = mapped_column(Integer, comment="index of its first item within the input")
+    n_items: Mapped[int] = mapped_column(Integer, comment="how many items it holds")
+    items: Mapped[bytes] = mapped_column(Payload, comment="a JSON array of items, one item per line")
+
+
+class Job(Row):
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("kind IN ('predict', 'train')", name="kind_known"),
+        CheckConstraint(_one_of("status", JobState), name="status_known"),
+        CheckConstraint(
+            f"({_one_of('status', TERMINAL_JOB_STATES)}) = (finished_at IS NOT NULL)",
+            name="finished_at_when_terminal",
+        ),
+        CheckConstraint("n_succeeded + n_errored + n_canceled <= n_items", name="counts_within_items"),
+        CheckConstraint(
+            "finished_at IS NULL OR n_succeeded + n_errored + n_canceled = n_items", name="all_counted_at_end"
+        ),
+        CheckConstraint("priority BETWEEN -100 AND 100", name="priority_in_range"),
+        Index("jobs_status_id", "status", "id"),
+        Index("jobs_input_id", "input_id"),
+        {"comment": "One run of one model version over one input."},
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, comment="UUIDv7, so ids sort by age")
+    kind: Mapped[str] = mapped_column(Text, comment="predict or train")
+    model: Mapped[str] = mapped_column(Text, comment="the model's name")
+    version: Mapped[str] = mapped_column(Text, comment="the model's version, fixed when the job was made")
+    input_id: Mapped[str] = mapped_column(Id, ForeignKey(Input.id), comment="the input it runs over")
+    status: Mapped[str] = mapped_column(
+        Text, comment="queued, running, succeeded, partial, failed, canceled …"
+    )
+    priority: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="10 minutes of patience a step; lower is sooner"
+    )
+    run_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="not before this time")
+    n_items: Mapped[int] = mapped_column(Integer, comment="items of the input")
+    n_succeeded: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with a prediction")
+    n_errored: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with an error")
+    n_canceled: Mapped[int] = mapped_column(Integer, server_default="0", comment="items never tried")
+    error: Mapped[str | None] = mapped_column(Text, comment="why the job as a whole failed")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it was accepted")
+    started_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="when its first chunk was claimed"
+    )
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when its last chunk ended")
+
+
+class Chunk(Row):
+    __tablename__ = "chunks"
+    __table_args__ = (
+        UniqueConstraint("job_id", "first_item"),
+        CheckConstraint(_one_of("status", ChunkState), name="status_known"),
+        CheckConstraint(
+            "(status = 'running') = (lease_until IS NOT NULL AND runner_id IS NOT NULL)",
+            name="leased_when_running",
+        ),
+        CheckConstraint(
+            f"({_one_of('status', TERMINAL_CHUNK_STATES)}) = (finished_at IS NOT NULL)",
+            name="finished_at_when_terminal",
+        ),
+        CheckConstraint(
+            "status <> 'done' OR n_succeeded + n_errored = n_items", name="all_counted_when_done"
+        ),
+        CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error_when_failed"),
+        Index(
+            "chunks_queued",
+            "queue",
+            "sched_key",
+            "id",
+            sqlite_where=text("status = 'queued'"),
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "chunks_pending",
+            "job_id",
+            "first_item",
+            sqlite_where=text("status = 'pending'"),
+            postgresql_where=text("status = 'pending'"),
+        ),
+        Index(
+            "chunks_leased",
+            "lease_until",
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+        # AUTOINCREMENT: SQLite would give a deleted chunk's id to a new one, and a stale claim of the old
+        # chunk could then finish the new one.
+        {
+            "comment": "Consecutive items of a job: the unit of claim, retry and commit.",
+            "sqlite_autoincrement": True,
+        },
+    )
+
+    id: Mapped[int] = mapped_column(BigSerial, primary_key=True, comment="counts up")
+    job_id: Mapped[str] = mapped_column(Id, ForeignKey(Job.id, ondelete="CASCADE"), comment="the job")
+    seq: Mapped[int] = mapped_column(Integer, comment="which input chunk holds its items")
+    first_item: Mapped[int] = mapped_column(Integer, comment="index of its first item within the input")
+    n_items: Mapped[int] = mapped_column(Integer, comment="how many items")
+    status: Mapped[str] = mapped_column(Text, comment="pending, queued, running, done, failed or canceled")
+    queue: Mapped[str] = mapped_column(Text, comment="model@version: which runners can take it")
+    ready_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="not to be claimed before")
+    sched_key: Mapped[datetime] = mapped_column(
+        UtcDateTime, comment="claimed in this order: ready_at + priority × 10 minutes"
+    )
+    epoch: Mapped[int] = mapped_column(
+        Integer, server_default="0", comment="rises with every claim and release; fences a stale claimant out"
+    )
+    attempts: Mapped[int] = mapped_column(
+        Integer, server_default="0", comment="claims that were not released"
+    )
+    runner_id: Mapped[str | None] = mapped_column(Id, comment="who runs it or ran it last (runners.id)")
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when its claim ends by itself")
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when it was last claimed")
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when it ended")
+    n_succeeded: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with a prediction")
+    n_errored: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with an error")
+    error: Mapped[str | None] = mapped_column(Text, comment="why the whole chunk failed")
+
+
+class Output(Row):
+    __tablename__ = "outputs"
+    __table_args__ = (
+        UniqueConstraint("job_id", "first_item"),
+        {"comment": "What the model gave for a chunk, written in the transaction that ended it."},
+    )
+
+    chunk_id: Mapped[int] = mapped_column(
+        BigSerial,
+        ForeignKey(Chunk.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+        comment="the chunk",
+    )
+    job_id: Mapped[str] = mapped_column(Id, ForeignKey(Job.id, ondelete="CASCADE"), comment="the job")
+    first_item: Mapped[int] = mapped_column(Integer, comment="index of its first item within the input")
+    n_items: Mapped[int] = mapped_column(Integer, comment="places in `items`, those of failed items included")
+    n_errored: Mapped[int] = mapped_column(Integer, comment="places that hold null: their items failed")
+    columns: Mapped[list[str]] = mapped_column(JSON, comment="the fields that occur, for the header of a CSV")
+    items: Mapped[bytes] = mapped_column(
+        Payload, comment="a JSON array of item + prediction, one per line; null where the item failed"
+    )
+
+
+class ItemError(Row):
+    __tablename__ = "item_errors"
+    __table_args__ = ({"comment": "Items that the model or its schema refused, one row each."},)
+
+    job_id: Mapped[str] = mapped_column(
+        Id, ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True, comment="the job"
+    )
+    item_index: Mapped[int] = mapped_column(
+        Integer, primary_key=True, autoincrement=False, comment="the item's place within the input, from 0"
+    )
+    code: Mapped[str] = mapped_column(Text, comment="invalid_item, model_failed …")
+    message: Mapped[str] = mapped_column(Text, comment="what was wrong, and where in the item")
+
+
+class JobEvent(Row):
+    __tablename__ = "job_events"
+    __table_args__ = (
+        Index("job_events_job_id_id", "job_id", "id"),
+        {"comment": "The story of a job, in order."},
+    )
+
+    id: Mapped[int] = mapped_column(BigSerial, primary_key=True, comment="counts up")
+    job_id: Mapped[str] = mapped_column(Id, ForeignKey(Job.id, ondelete="CASCADE"), comment="the job")
+    at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when, by the database's clock")
+    event: Mapped[str] = mapped_column(Text, comment="created, started, cancel_requested, finished …")
+    first_item: Mapped[int | None] = mapped_column(
+        Integer, comment="the chunk it concerns, if it concerns one"
+    )
+    runner_id: Mapped[str | None] = mapped_column(Id, comment="the runner that did it (runners.id)")
+    detail: Mapped[str | None] = mapped_column(Text, comment="a sentence for the reader")
+
+
+class Runner(Row):
+    __tablename__ = "runners"
+    __table_args__ = ({"comment": "Processes that claim chunks, live and gone."},)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, comment="UUIDv7, made anew at each start")
+    host: Mapped[str] = mapped_column(Text, comment="the machine's name")
+    pid: Mapped[int] = mapped_column(Integer, comment="the process id on that machine")
+    threads: Mapped[int] = mapped_column(Integer, comment="chunks it runs at once")
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it registered")
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it last told that it lives")
+    stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when it drained and left")
