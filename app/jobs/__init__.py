@@ -1,0 +1,1 @@
+"""Inputs and jobs: the only code that writes their state."""

@@ -1,0 +1,56 @@
+"""What passes between the queue and whoever runs its chunks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A chunk that one runner holds until its lease ends: `payload` are its items, in the chunk format."""
+
+    chunk_id: int
+    epoch: int
+    job_id: str
+    queue: str
+    first_item: int
+    n_items: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFailure:
+    """One item of a chunk that has no prediction: `place` counts from 0 within the chunk."""
+
+    place: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A chunk that ran: a prediction or an `ItemFailure` for each of its items.
+
+    `items` is the answer in the chunk format, `null` at the place of a failed item; `columns` the fields
+    that occur in it.
+    """
+
+    claim: Claim
+    items: bytes
+    columns: Sequence[str]
+    failures: Sequence[ItemFailure] = ()
+
+    @property
+    def n_errored(self) -> int:
+        return len(self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A chunk that could not run at all: every item of it counts as errored."""
+
+    claim: Claim
+    reason: str
+
+    @property
+    def n_errored(self) -> int:
+        return self.claim.n_items

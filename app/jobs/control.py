@@ -1,0 +1,146 @@
+"""The queue, as its clients use it: enqueue, cancel, abandon and remove jobs.
+
+Each verb takes a session of a writing transaction and leaves the commit to its caller.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Row, Text, case, delete, func, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from app.columns import Id, UtcDateTime, utc_now
+from app.errors import Conflict, NotFound
+from app.jobs.ledger import UNSYNCHRONIZED, tell, tell_finished
+from app.jobs.states import counted, queue_of, sched_key
+from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, InputChunk, Job, JobState
+
+WAITING = (ChunkState.PENDING, ChunkState.QUEUED)
+WAKE_CHANNEL = "twofold_jobs"
+"""Postgres notifies this channel once per new job; it only hints, runners poll all the same."""
+
+
+def enqueue(
+    session: Session,
+    *,
+    job_id: str,
+    model: str,
+    version: str,
+    input_id: str,
+    window: int,
+    priority: int = 0,
+    run_at: datetime | None = None,
+) -> None:
+    """Makes a job over a sealed input; its first `window` chunks may be claimed, the others wait for those to end.
+
+    `NotFound` if there is no such input, `Conflict` while it is still being uploaded.
+    """
+    sealed = session.execute(
+        select(Input.status, Input.n_items).where(Input.id == input_id).with_for_update(read=True)
+    ).one_or_none()
+    if sealed is None:
+        raise NotFound(f"there is no input {input_id}")
+    if sealed.status != "sealed":
+        raise Conflict(
+            f"input {input_id} is still being uploaded: create the job when its upload has answered"
+        )
+    session.execute(
+        insert(Job).values(
+            id=job_id,
+            kind="predict",
+            model=model,
+            version=version,
+            input_id=input_id,
+            status=JobState.QUEUED,
+            priority=priority,
+            run_at=run_at,
+            n_items=sealed.n_items,
+            created_at=utc_now(),
+        )
+    )
+    session.execute(
+        insert(Chunk).from_select(
+            ["job_id", "seq", "first_item", "n_items", "queue", "status", "ready_at", "sched_key"],
+            select(
+                literal(job_id, Id),
+                InputChunk.seq,
+                InputChunk.first_item,
+                InputChunk.n_items,
+                literal(queue_of(model, version), Text),
+                case((InputChunk.seq < window, ChunkState.QUEUED.value), else_=ChunkState.PENDING.value),
+                utc_now() if run_at is None else literal(run_at, UtcDateTime),
+                sched_key(priority, run_at),
+            )
+            .where(InputChunk.input_id == input_id)
+            .order_by(InputChunk.seq),
+        )
+    )
+    tell(session, [job_id], "created", detail=f"{sealed.n_items} items for {model} {version}")
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_notify(WAKE_CHANNEL, queue_of(model, version))))
+
+
+def cancel(session: Session, job_id: str) -> None:
+    """Stops a job: what waits is canceled now, what runs finishes, and outputs so far are kept.
+
+    Asking twice is the same as asking once. `Conflict` if the job had already ended.
+    """
+    job = _lock_job(session, job_id)
+    if job.status in TERMINAL_JOB_STATES:
+        raise Conflict(f"job {job_id} has already ended: it is {job.status}")
+    if job.status != JobState.CANCELING:
+        tell(session, [job_id], "cancel_requested")
+        _cancel_waiting(session, job_id)
+
+
+def abandon(session: Session, job_id: str, reason: str) -> None:
+    """Gives a hopeless job up: like `cancel`, but it ends as failed, and `reason` says why. No-op once it ended."""
+    job = _lock_job(session, job_id)
+    if job.status not in TERMINAL_JOB_STATES and job.error is None:
+        session.execute(
+            update(Job).where(Job.id == job_id).values(error=reason), execution_options=UNSYNCHRONIZED
+        )
+        tell(session, [job_id], "abandoned", detail=reason)
+        _cancel_waiting(session, job_id)
+
+
+def remove(session: Session, job_id: str) -> None:
+    """Deletes a job that has ended, with its outputs, errors and events; `Conflict` while it may still run."""
+    job = _lock_job(session, job_id)
+    if job.status not in TERMINAL_JOB_STATES:
+        raise Conflict(f"job {job_id} is {job.status}: cancel it, and delete it when it has ended")
+    session.execute(delete(Job).where(Job.id == job_id), execution_options=UNSYNCHRONIZED)
+
+
+def _lock_job(session: Session, job_id: str) -> Row[str, str | None]:
+    job = session.execute(
+        select(Job.status, Job.error).where(Job.id == job_id).with_for_update(key_share=True)
+    ).one_or_none()
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    return job
+
+
+def _cancel_waiting(session: Session, job_id: str) -> None:
+    """Cancels a locked job's chunks that no runner has; the job ends with them, or when its running ones end."""
+    waiting = (
+        select(Chunk.id)
+        .where(Chunk.job_id == job_id, Chunk.status.in_(WAITING))
+        .with_for_update(skip_locked=True)
+    )
+    n_canceled = session.scalars(
+        update(Chunk)
+        .where(Chunk.id.in_(waiting))
+        .values(status=ChunkState.CANCELED, finished_at=utc_now())
+        .returning(Chunk.n_items),
+        execution_options=UNSYNCHRONIZED,
+    )
+    status = session.scalars(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(
+            **counted(literal(0), literal(0), literal(sum(n_canceled)), otherwise=JobState.CANCELING.value)
+        )
+        .returning(Job.status),
+        execution_options=UNSYNCHRONIZED,
+    ).one()
+    tell_finished(session, [(job_id, status)])

@@ -1,0 +1,81 @@
+"""Inputs: begun, filled chunk by chunk, and sealed when they are whole. A sealed input never changes.
+
+Each verb takes a session of a writing transaction and leaves the commit to its caller, so that a small upload
+is one transaction and a big one never holds the database's write lock for long.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy.orm import Session
+
+from app.columns import utc_now
+from app.data.chunks import ItemChunk
+from app.errors import Conflict, NotFound
+from app.jobs.ledger import UNSYNCHRONIZED
+from app.tables import Input, InputChunk, Job
+
+def begin(session: Session, input_id: str, format: str) -> None:
+    """Makes an input that is being received; no job can run over it yet."""
+    session.execute(
+        insert(Input).values(id=input_id, status="receiving", format=format, created_at=utc_now())
+    )
+
+
+def fill(session: Session, input_id: str, chunks: Sequence[ItemChunk], first_seq: int) -> None:
+    """Adds the next chunks of items; the first of them is chunk number `first_seq` of the input."""
+    session.execute(
+        insert(InputChunk),
+        [
+            {
+                "input_id": input_id,
+                "seq": seq,
+                "first_item": chunk.first_item,
+                "n_items": chunk.n_items,
+                "items": chunk.payload,
+            }
+            for seq, chunk in enumerate(chunks, first_seq)
+        ],
+    )
+
+
+def seal(session: Session, input_id: str, *, n_items: int, n_chunks: int, n_bytes: int, sha256: str) -> None:
+    """Declares an input whole: `n_bytes` and the hex digest `sha256` are those of the body as decoded."""
+    sealed = session.execute(
+        update(Input)
+        .where(Input.id == input_id, Input.status == "receiving")
+        .values(
+            status="sealed",
+            n_items=n_items,
+            n_chunks=n_chunks,
+            n_bytes=n_bytes,
+            sha256=sha256,
+            sealed_at=utc_now(),
+        )
+        .returning(Input.id),
+        execution_options=UNSYNCHRONIZED,
+    )
+    if sealed.one_or_none() is None:
+        raise Conflict(f"input {input_id} was deleted while it was being uploaded: upload it again")
+
+
+def discard(session: Session, input_id: str) -> None:
+    """Drops an upload that broke off, with all it left."""
+    session.execute(
+        delete(Input).where(Input.id == input_id, Input.status == "receiving"),
+        execution_options=UNSYNCHRONIZED,
+    )
+
+
+def remove(session: Session, input_id: str) -> None:
+    """Deletes an input; `Conflict` while it is being uploaded, or while a job refers to it."""
+    status = session.scalar(select(Input.status).where(Input.id == input_id).with_for_update())
+    if status is None:
+        raise NotFound(f"there is no input {input_id}")
+    if status == "receiving":
+        raise Conflict(f"input {input_id} is still being uploaded")
+    if session.scalar(select(exists().where(Job.input_id == input_id))):
+        raise Conflict(
+            f"input {input_id} has jobs: delete them first (GET /v1/jobs?input_id={input_id} lists them)"
+        )
+    session.execute(delete(Input).where(Input.id == input_id), execution_options=UNSYNCHRONIZED)

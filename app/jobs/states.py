@@ -1,0 +1,52 @@
+"""The decisions of a job's life, apart from the statements that carry them out."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, literal
+
+from app.columns import UtcDateTime, utc_now
+from app.tables import Job, JobState
+
+PRIORITY_STEP_SECONDS = 600.0
+"""What one step of priority is worth. A job of priority +1 goes after the jobs of the next ten minutes, and
+then before all later ones: priority ages, so nothing starves."""
+
+
+def queue_of(model: str, version: str) -> str:
+    """The queue of a model version: a runner claims from the queues of the models it has."""
+    return f"{model}@{version}"
+
+
+def counted(
+    succeeded: ColumnElement[int], errored: ColumnElement[int], canceled: ColumnElement[int], otherwise: Any
+) -> dict[str, Any]:
+    """The columns of a job to set when so many more of its items have ended.
+
+    When with these every item has ended, so has the job: then its status tells how, else it is `otherwise`.
+    """
+    n_succeeded = Job.n_succeeded + succeeded
+    n_errored = Job.n_errored + errored
+    n_canceled = Job.n_canceled + canceled
+    has_ended = n_succeeded + n_errored + n_canceled == Job.n_items
+    outcome = case(
+        (Job.error.is_not(None), JobState.FAILED.value),
+        (n_canceled > 0, JobState.CANCELED.value),
+        (n_errored == 0, JobState.SUCCEEDED.value),
+        (n_succeeded == 0, JobState.FAILED.value),
+        else_=JobState.PARTIAL.value,
+    )
+    return {
+        "n_succeeded": n_succeeded,
+        "n_errored": n_errored,
+        "n_canceled": n_canceled,
+        "status": case((has_ended, outcome), else_=otherwise),
+        "finished_at": case((has_ended, utc_now()), else_=None),
+    }
+
+
+def sched_key(priority: int, run_at: datetime | None) -> ColumnElement[datetime]:
+    """Where a chunk stands in its queue: the time it is ready, moved by its job's priority."""
+    if run_at is None:
+        return utc_now(priority * PRIORITY_STEP_SECONDS)
+    return literal(run_at + timedelta(seconds=priority * PRIORITY_STEP_SECONDS), UtcDateTime)

