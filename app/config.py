@@ -2,12 +2,12 @@
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from environs import Env, EnvError, validate
+from environs import EnvError, env, validate
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -37,49 +37,56 @@ class Settings:
     log_format: Literal["auto", "json", "console"] = "auto"
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+def load_settings() -> Settings:
     """Reads `TWOFOLD_*` and `DATABASE_URL`; `ConfigurationError` in one line if any is wrong or unknown."""
-    environ = os.environ if environ is None else environ
-    known = [PREFIX + field.name.upper() for field in fields(Settings) if field.name != "database_url"]
-    for name in environ:
+    known = [_variable(field.name) for field in fields(Settings) if field.name != "database_url"]
+    for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
             raise ConfigurationError(f"{name} is not a setting: {hint}")
+    chosen = [name for name in known if os.environ.get(name)]
     return Settings(
-        database_url=_database_url(environ.get("DATABASE_URL") or "sqlite:///twofold.db"),
-        **_prefixed(environ),
+        database_url=_database_url(os.environ.get("DATABASE_URL") or "sqlite:///twofold.db"),
+        **{name.removeprefix(PREFIX).lower(): _read(name) for name in chosen},
     )
 
 
-def _prefixed(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The `TWOFOLD_*` settings that are set and not empty, each converted and checked."""
-    env = Env()
-    positive, positive_seconds = validate.Range(min=1), validate.Range(min=0.05)
-    readers: dict[str, Callable[[str], Any]] = {
-        "models_file": env.path,
-        "runner": lambda name: env.str(name, validate=validate.OneOf(["embedded", "off"])),
-        "runner_threads": lambda name: env.int(name, validate=validate.Range(min=1, max=256)),
-        "lease_seconds": lambda name: env.float(name, validate=validate.Range(min=1)),
-        "poll_seconds": lambda name: env.float(name, validate=positive_seconds),
-        "log_level": lambda name: env.str(
-            name, validate=validate.OneOf(["debug", "info", "warning", "error"])
-        ),
-        "log_format": lambda name: env.str(name, validate=validate.OneOf(["auto", "json", "console"])),
-    }
-    values: dict[str, Any] = {}
-    for field in fields(Settings):
-        variable = PREFIX + field.name.upper()
-        if field.name == "database_url" or not environ.get(variable):
-            continue
-        read = readers.get(field.name, lambda name: env.int(name, validate=positive))
-        try:
-            values[field.name] = read(variable)
-        except EnvError as error:
-            raise ConfigurationError(
-                f"{variable}={environ[variable]!r} is wrong: {' '.join(str(error).split())}"
-            ) from None
-    return values
+def _variable(field_name: str) -> str:
+    return PREFIX + field_name.upper()
+
+
+def _read(variable: str) -> Any:
+    """The value of a variable, converted and checked."""
+    read = _READERS.get(variable.removeprefix(PREFIX).lower(), _count)
+    try:
+        return read(variable)
+    except EnvError as error:
+        found, problem = os.environ[variable], " ".join(str(error).split())
+        raise ConfigurationError(f"{variable}={found!r} is wrong: {problem}") from None
+
+
+def _count(variable: str) -> int:
+    return env.int(variable, validate=validate.Range(min=1))
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    return lambda variable: env.str(variable, validate=validate.OneOf(choices))
+
+
+def _seconds(least: float) -> Callable[[str], float]:
+    return lambda variable: env.float(variable, validate=validate.Range(min=least))
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "models_file": env.path,
+    "runner": _one_of("embedded", "off"),
+    "lease_seconds": _seconds(1),
+    "poll_seconds": _seconds(0.05),
+    "log_level": _one_of("debug", "info", "warning", "error"),
+    "log_format": _one_of("auto", "json", "console"),
+}
+"""How to read a setting that is no count."""
 
 
 def _database_url(text: str) -> URL:

@@ -16,6 +16,11 @@ class Claim:
     n_items: int
     payload: bytes
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """What fences it: a chunk may be claimed again, by the same runner too, and then has another epoch."""
+        return self.chunk_id, self.epoch
+
 
 @dataclass(frozen=True, slots=True)
 class ItemFailure:

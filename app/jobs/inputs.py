@@ -15,6 +15,7 @@ from app.errors import Conflict, NotFound
 from app.jobs.ledger import UNSYNCHRONIZED
 from app.tables import Input, InputChunk, Job
 
+
 def begin(session: Session, input_id: str, format: str) -> None:
     """Makes an input that is being received; no job can run over it yet."""
     session.execute(

@@ -100,20 +100,21 @@ def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_sec
     ]
 
 
-def finish(session: Session, results: Sequence[Done | Failed]) -> set[int]:
+def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int, int]]:
     """Ends chunks: their outputs, item errors, counters, the next chunks of their jobs, and jobs' ends, at once.
 
-    Returns the ids of the chunks that this claimant no longer held: of these nothing is written.
+    Returns the keys of the claims that are no longer held: of these nothing is written.
     """
-    results_by_chunk = {result.claim.chunk_id: result for result in results}
-    ended = session.scalars(_end_chunks(results), execution_options=UNSYNCHRONIZED).all()
-    done = [result for chunk_id in ended if isinstance(result := results_by_chunk[chunk_id], Done)]
+    by_key = {result.claim.key: result for result in results}
+    rows = session.execute(_end_chunks(results), execution_options=UNSYNCHRONIZED)
+    ended = [(row.id, row.epoch) for row in rows]
+    done = [result for key in ended if isinstance(result := by_key[key], Done)]
     if done:
         session.execute(insert(Output), [_output_row(result) for result in done])
     if errors := [row for result in done for row in _error_rows(result)]:
         session.execute(insert(ItemError), errors)
-    count(session, [results_by_chunk[chunk_id] for chunk_id in ended])
-    return results_by_chunk.keys() - set(ended)
+    count(session, [by_key[key] for key in ended])
+    return by_key.keys() - set(ended)
 
 
 def release(session: Session, claims: Collection[Claim]) -> None:
@@ -163,7 +164,7 @@ def _begin_jobs(session: Session, job_ids: Sequence[str], runner_id: str) -> Non
         tell(session, fresh, "started", runner_id=runner_id)
 
 
-def _end_chunks(results: Sequence[Done | Failed]) -> ReturningUpdate[int]:
+def _end_chunks(results: Sequence[Done | Failed]) -> ReturningUpdate[int, int]:
     """The guarded statement of `finish`: ends the chunks that are still held, and returns their ids."""
     ending = values(
         column("chunk_id", BigInteger),
@@ -190,7 +191,7 @@ def _end_chunks(results: Sequence[Done | Failed]) -> ReturningUpdate[int]:
             lease_until=None,
             finished_at=utc_now(),
         )
-        .returning(Chunk.id)
+        .returning(Chunk.id, Chunk.epoch)
     )
 
 

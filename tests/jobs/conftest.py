@@ -68,7 +68,7 @@ class Workshop:
                 session, queue=queue_name, runner_id=runner_id or new_id(), limit=limit, lease_seconds=60
             )
 
-    def finish(self, *results: Done | Failed) -> set[int]:
+    def finish(self, *results: Done | Failed) -> set[tuple[int, int]]:
         with self.database.writing() as session:
             return queue.finish(session, results)
 

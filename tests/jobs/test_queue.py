@@ -65,12 +65,12 @@ def test_stale_claimant_cannot_finish_a_chunk_that_another_holds(workshop: Works
     (current,) = workshop.claim()
     assert current.epoch > stale.epoch
 
-    assert workshop.finish(done(stale)) == {stale.chunk_id}
+    assert workshop.finish(done(stale)) == {stale.key}
     assert workshop.job(job_id)["n_succeeded"] == 0
     workshop.check_books()
 
     assert workshop.finish(done(current)) == set()
-    assert workshop.finish(done(current)) == {current.chunk_id}
+    assert workshop.finish(done(current)) == {current.key}
     assert workshop.job(job_id)["status"] == "succeeded"
     workshop.check_books()
 
@@ -81,7 +81,7 @@ def test_a_lost_chunk_in_a_batch_does_not_stop_the_others(workshop: Workshop) ->
     with workshop.database.writing() as session:
         queue.release(session, claims[1:2])
 
-    assert workshop.finish(*(done(claim) for claim in claims)) == {claims[1].chunk_id}
+    assert workshop.finish(*(done(claim) for claim in claims)) == {claims[1].key}
 
     job = workshop.job(job_id)
     assert (job["status"], job["n_succeeded"]) == ("running", 2)
@@ -124,7 +124,7 @@ def test_renew_prolongs_and_names_what_is_still_held(workshop: Workshop) -> None
     with workshop.database.writing() as session:
         held = queue.renew(session, runner_id=runner_id, lease_seconds=3600)
 
-    assert held == {(kept.chunk_id, kept.epoch)}
+    assert held == {kept.key}
     after = workshop.select_all("SELECT lease_until FROM chunks WHERE id = :id", id=kept.chunk_id)
     assert after[0]["lease_until"] > before[0]["lease_until"]
 
@@ -160,7 +160,6 @@ def test_priority_goes_first_and_ages(workshop: Workshop) -> None:
     patient = workshop.enqueue(priority=1)
     urgent = workshop.enqueue(priority=-1)
     long_waiting = workshop.enqueue(priority=1)
-    workshop.database.writing()
     with workshop.database.writing() as session:
         session.connection().exec_driver_sql(
             "UPDATE chunks SET sched_key = (SELECT min(sched_key) FROM chunks) "

@@ -1,0 +1,150 @@
+"""What there is to read about inputs and jobs. Nothing here writes; each function takes a reading session."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from app.columns import utc_now
+from app.db import Database
+from app.errors import NotFound
+from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, Output
+
+ListedRow = TypeVar("ListedRow", Input, Job)
+
+CHUNKS_PER_READ = 4
+"""Chunks that a download holds in memory at once, about a megabyte each."""
+ERRORS_PER_READ = 1000
+
+
+def get_input(session: Session, input_id: str) -> Input:
+    """The input; `NotFound` if there is none, or if it is still being uploaded."""
+    row = session.get(Input, input_id)
+    if row is None or row.status != "sealed":
+        raise NotFound(f"there is no input {input_id}")
+    return row
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """The job; `NotFound` if there is none."""
+    row = session.get(Job, job_id)
+    if row is None:
+        raise NotFound(f"there is no job {job_id}")
+    return row
+
+
+def list_inputs(session: Session, *, limit: int, before: str | None = None) -> Sequence[Input]:
+    """Sealed inputs, newest first; those older than `before` if that is given."""
+    return _page(session, select(Input).where(Input.status == "sealed"), Input, limit, before)
+
+
+def list_jobs(
+    session: Session,
+    *,
+    limit: int,
+    before: str | None = None,
+    status: str | None = None,
+    model: str | None = None,
+    input_id: str | None = None,
+) -> Sequence[Job]:
+    """Jobs, newest first; only those of a status, a model or an input, if given."""
+    wanted = select(Job)
+    for column, value in ((Job.status, status), (Job.model, model), (Job.input_id, input_id)):
+        if value is not None:
+            wanted = wanted.where(column == value)
+    return _page(session, wanted, Job, limit, before)
+
+
+def latest_job_of_input(session: Session, input_id: str) -> Job | None:
+    """The newest job over an input."""
+    return session.scalar(select(Job).where(Job.input_id == input_id).order_by(Job.id.desc()).limit(1))
+
+
+def events(session: Session, job_id: str) -> Sequence[JobEvent]:
+    """The story of a job, from its beginning."""
+    return session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
+
+
+def database_time(session: Session) -> datetime:
+    """The database's clock, which all times of jobs are by."""
+    return session.scalars(select(utc_now())).one()
+
+
+def output_columns(session: Session, job_id: str) -> list[str]:
+    """The fields that occur in a job's outputs, in the order of their first appearance."""
+    rows = session.scalars(select(Output.columns).where(Output.job_id == job_id).order_by(Output.first_item))
+    return list(dict.fromkeys(column for columns in rows for column in columns))
+
+
+def iterate_outputs(database: Database, job_id: str) -> Iterator[tuple[bytes, int]]:
+    """A job's outputs in input order, as (payload, places that hold null).
+
+    Read a few chunks at a time, each time in a transaction of its own: a client that downloads slowly must
+    keep neither a snapshot nor a connection from others. Outputs never change, so the pieces fit together.
+    """
+    last = -1
+    while True:
+        with database.reading() as session:
+            rows = session.execute(
+                select(Output.first_item, Output.items, Output.n_errored)
+                .where(Output.job_id == job_id, Output.first_item > last)
+                .order_by(Output.first_item)
+                .limit(CHUNKS_PER_READ)
+            ).all()
+        if not rows:
+            return
+        for row in rows:
+            yield row.items, row.n_errored
+        last = rows[-1].first_item
+
+
+def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
+    """Every item of a job that has no prediction for a fault, as (index, code, message), by ascending index.
+
+    Items of a chunk that could not run at all have no rows of their own: the chunk tells for all of them.
+    """
+    with database.reading() as session:
+        failed = session.execute(
+            select(Chunk.first_item, Chunk.n_items, Chunk.error)
+            .where(Chunk.job_id == job_id, Chunk.status == ChunkState.FAILED)
+            .order_by(Chunk.first_item)
+        ).all()
+    single = _iterate_item_errors(database, job_id)
+    following = next(single, None)
+    for chunk in failed:
+        while following is not None and following[0] < chunk.first_item:
+            yield following
+            following = next(single, None)
+        for index in range(chunk.first_item, chunk.first_item + chunk.n_items):
+            yield index, "chunk_failed", chunk.error
+    if following is not None:
+        yield following
+        yield from single
+
+
+def _iterate_item_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
+    last = -1
+    while True:
+        with database.reading() as session:
+            rows = session.execute(
+                select(ItemError.item_index, ItemError.code, ItemError.message)
+                .where(ItemError.job_id == job_id, ItemError.item_index > last)
+                .order_by(ItemError.item_index)
+                .limit(ERRORS_PER_READ)
+            ).all()
+        if not rows:
+            return
+        for row in rows:
+            yield row.item_index, row.code, row.message
+        last = rows[-1].item_index
+
+
+def _page(
+    session: Session, wanted: Select[tuple[ListedRow]], row: type[ListedRow], limit: int, before: str | None
+) -> Sequence[ListedRow]:
+    """Ids sort by age, so the newest come first by the primary key, and a page costs the same however deep it is."""
+    if before is not None:
+        wanted = wanted.where(row.id < before)
+    return session.scalars(wanted.order_by(row.id.desc()).limit(limit)).all()

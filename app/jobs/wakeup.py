@@ -1,0 +1,71 @@
+"""Hints that a job may be waiting. Polling is the truth; a hint only makes the next poll come at once."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.db import Database
+from app.jobs.control import WAKE_CHANNEL
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 1.0
+SQLITE_GLANCE_SECONDS = 0.025
+"""How often a SQLite file is asked whether another process wrote to it: about 10 µs of work each time."""
+
+
+class Wakeup:
+    """Calls `wake` soon after another process committed a job, from a daemon thread of its own.
+
+    Postgres says so by NOTIFY. SQLite has no such thing, but `PRAGMA data_version` changes with every commit of
+    another connection and costs one page read from the shared-memory index.
+    """
+
+    def __init__(self, database: Database, wake: Callable[[], None]) -> None:
+        self._database = database
+        self._wake = wake
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="wakeup", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, within a second."""
+        self._stopping.set()
+        self._thread.join(timeout=2 * RETRY_SECONDS)
+
+    def _run(self) -> None:
+        listen = self._listen if self._database.is_postgres else self._glance
+        while not self._stopping.is_set():
+            try:
+                listen()
+            except DBAPIError as error:  # the runner's own polls go on meanwhile, and report the outage
+                log.debug("wakeup_lost", error=str(error.orig))
+                self._stopping.wait(RETRY_SECONDS)
+
+    def _listen(self) -> None:
+        """Waits for notifications on a connection of its own, outside any transaction."""
+        with self._database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text(f"LISTEN {WAKE_CHANNEL}"))
+            self._wake()  # for a job made before we listened
+            listener = connection.connection.driver_connection
+            assert listener is not None
+            try:
+                while not self._stopping.is_set():
+                    for _ in listener.notifies(timeout=RETRY_SECONDS, stop_after=1):
+                        self._wake()
+            finally:
+                connection.invalidate()  # it must not go back to the pool: it would go on listening
+
+    def _glance(self) -> None:
+        with self._database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            seen = None
+            while not self._stopping.wait(SQLITE_GLANCE_SECONDS):
+                version = connection.exec_driver_sql("PRAGMA data_version").scalar()
+                if version != seen:
+                    seen = version
+                    self._wake()

@@ -1,0 +1,59 @@
+"""The contract between the service and a model, and nothing else: a model of yours imports none of this.
+
+class Shout:                                        # twofold imports it by "module:Shout"
+    class Item(marshmallow.Schema):                 # optional: what one item must look like
+        text = fields.String(required=True)
+
+    class Prediction(marshmallow.Schema):           # optional: the fields that predict adds to it
+        loud = fields.String(required=True)
+
+    def load(self, artifact, **options): ...        # optional: once per process
+
+    def predict(self, items):
+        return [{"loud": item["text"].upper()} for item in items]
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+JsonObject = dict[str, Any]
+"""An item or a prediction: a JSON object, keys are strings."""
+
+
+class Model(Protocol):
+    """What a model class is asked for. Only `predict` is required; the class is made without arguments.
+
+    Two nested marshmallow schemas are optional, both classes, not instances:
+
+    - `Item` says what one item must look like. An item that breaks it never reaches `predict`: its client
+      learns which field and why. Fields that `Item` does not declare pass through untouched, unless
+      `class Meta: unknown = RAISE` (refuse them) or `EXCLUDE` (keep them from `predict`). Without `Item`
+      every JSON object is an item.
+    - `Prediction` declares the fields that `predict` adds. It is published, and it lets the order of
+      predictions be checked (below); values are not validated against it.
+    """
+
+    def load(self, artifact: Path | None, **options: Any) -> None:
+        """Reads the weights; called once per process, before the first `predict`, in a thread of its own.
+
+        `artifact` is the local path declared in `models.toml`, or None. `options` are the declared ones, so
+        name those you take: `def load(self, artifact, *, threshold=0.5)`. What it raises leaves this model
+        "failed", with the reason in `/readyz` and the log; the other models are served all the same. A class
+        that has nothing to read may leave `load` out.
+        """
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        """One prediction for each item: the same length, the same order, JSON values (numpy's are fine).
+
+        `items` has at least one item, each loaded by `Item` and yours to change. A prediction holds the new
+        fields alone; the service answers with the item's own fields plus these, and where both have a name
+        the prediction's value wins.
+
+        At most `concurrency` threads call it at once (`models.toml`; 1 unless declared), so a model that is
+        not thread-safe needs no lock. An exception fails this call: online it is a 500 that names the
+        exception's type and message; in a job the service finds the guilty items and predicts the rest.
+
+        Length and types are checked on every call. Order is checked where it can be: a prediction that
+        repeats a field of its item which `Prediction` does not declare, such as an id, must repeat its value.
+        """
+        ...

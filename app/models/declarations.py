@@ -1,0 +1,168 @@
+"""Declarations: what `models.toml` says is served, read once and checked strictly."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NoReturn
+
+from app.errors import ConfigurationError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+KEYS = ("name", "version", "class", "artifact", "options", "default", "concurrency")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """One version of one model: an entry of `models.toml`.
+
+    `class_path` is `module:Class`. `artifact` is a local path as written, taken from the working directory.
+    `default` is true for exactly one version of each name: the one a caller gets who names no version.
+    `concurrency` is how many threads of one process may be inside `predict` at once.
+    """
+
+    name: str
+    version: str
+    class_path: str
+    artifact: str | None
+    options: dict[str, Any]
+    default: bool
+    concurrency: int
+
+
+def read_declarations(path: Path) -> tuple[Declaration, ...]:
+    """The models that `path` declares, in the file's order; at least one.
+
+    Raises `ConfigurationError`, whose one line names the file, the entry and what to change.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        _refuse(f"{path}: no such file: write one or point TWOFOLD_MODELS_FILE at yours")
+    except OSError as error:
+        _refuse(f"{path}: cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        _refuse(f"{path}: is not UTF-8 (byte {error.start}): save it as UTF-8")
+    except tomllib.TOMLDecodeError as error:
+        _refuse(f"{path}: is not TOML: {error}")
+    for key in document:
+        if key != "model":
+            _refuse(f"{path}: unknown table or key {key!r}: only [[model]] entries belong here")
+    entries = document.get("model")
+    if not entries:
+        _refuse(f"{path}: declares no model: add a [[model]] entry with name, version and class")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        _refuse(f"{path}: `model` is not a list of tables: write [[model]], with two brackets")
+    declared = [_declaration(path, number, entry) for number, entry in enumerate(entries, start=1)]
+    return _with_defaults(path, declared)
+
+
+def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
+    """One checked entry; `default` is as written."""
+    label = f"{path}: [[model]] number {number}"
+    if isinstance(entry.get("name"), str):
+        label += f" ({entry['name']!r})"
+    for key in entry:
+        if key not in KEYS:
+            nearest = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(KEYS)}"
+            _refuse(f"{label}: unknown key {key!r}: {hint}")
+    return Declaration(
+        name=_name(label, "name", entry),
+        version=_name(label, "version", entry),
+        class_path=_class_path(label, entry),
+        artifact=_artifact(label, entry),
+        options=_options(label, entry),
+        default=_default(label, entry),
+        concurrency=_concurrency(label, entry),
+    )
+
+
+def _name(label: str, key: str, entry: dict[str, Any]) -> str:
+    value = _text(label, key, entry)
+    if not NAME.fullmatch(value):
+        _refuse(
+            f"{label}: {key} {value!r} is no name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "a letter or digit first"
+        )
+    return value
+
+
+def _class_path(label: str, entry: dict[str, Any]) -> str:
+    value = _text(label, "class", entry)
+    module, colon, name = value.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        _refuse(f"{label}: class {value!r} is no class path: write 'package.module:Class'")
+    return value
+
+
+def _text(label: str, key: str, entry: dict[str, Any]) -> str:
+    if key not in entry:
+        _refuse(f'{label}: has no {key}: add {key} = "…"')
+    value = entry[key]
+    if not isinstance(value, str):
+        _refuse(f"{label}: {key} is {value!r}, not a string: put it in quotes")
+    return value
+
+
+def _artifact(label: str, entry: dict[str, Any]) -> str | None:
+    if "artifact" not in entry:
+        return None
+    value = _text(label, "artifact", entry)
+    if not value or "://" in value:
+        _refuse(f"{label}: artifact {value!r} is no local path: name a file or directory of this machine")
+    return value
+
+
+def _options(label: str, entry: dict[str, Any]) -> dict[str, Any]:
+    value = entry.get("options", {})
+    if not isinstance(value, dict):
+        _refuse(f"{label}: options is {value!r}, not a table: write options = {{ key = value }}")
+    if "artifact" in value:
+        _refuse(f"{label}: options holds 'artifact', which load gets anyway: move it to artifact = \"…\"")
+    return value
+
+
+def _default(label: str, entry: dict[str, Any]) -> bool:
+    value = entry.get("default", False)
+    if not isinstance(value, bool):
+        _refuse(f"{label}: default is {value!r}: write default = true, or leave it out")
+    return value
+
+
+def _concurrency(label: str, entry: dict[str, Any]) -> int:
+    value = entry.get("concurrency", 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        _refuse(f"{label}: concurrency is {value!r}: write a whole number of threads, 1 or more")
+    return value
+
+
+def _with_defaults(path: Path, declared: Sequence[Declaration]) -> tuple[Declaration, ...]:
+    """The same declarations, where each name has one default version."""
+    defaults: set[tuple[str, str]] = set()
+    for name, group in groupby(sorted(declared, key=attrgetter("name")), key=attrgetter("name")):
+        of_name = list(group)
+        versions = [declaration.version for declaration in of_name]
+        for version in versions:
+            if versions.count(version) > 1:
+                _refuse(f"{path}: model {name!r} declares version {version!r} twice: change one version")
+        marked = [d.version for d in of_name if d.default] or versions
+        if len(marked) > 1 and any(d.default for d in of_name):
+            _refuse(
+                f"{path}: model {name!r} has default = true on versions {', '.join(marked)}: keep it on one"
+            )
+        if len(marked) > 1:
+            _refuse(
+                f"{path}: model {name!r} has versions {', '.join(marked)} and no default: "
+                "add default = true to one of them"
+            )
+        defaults.add((name, marked[0]))
+    return tuple(replace(d, default=(d.name, d.version) in defaults) for d in declared)
+
+
+def _refuse(line: str) -> NoReturn:
+    raise ConfigurationError(line) from None

@@ -1,0 +1,70 @@
+"""The registry: every declared model version, loaded once in this process."""
+
+import os
+import threading
+from collections.abc import Sequence
+
+from app.errors import NotFound
+from app.models.declarations import Declaration
+from app.models.served import ServedModel
+
+Versions = dict[tuple[str, str], ServedModel]
+
+
+class Registry:
+    """The models of `declarations`, at least one. Safe to make before a fork and to call from any thread.
+
+    Nothing is imported or loaded until the first call of a method, in whichever process makes it: a process
+    forked from one that has loaded loads again, because threads, locks and GPU handles do not survive a fork.
+    """
+
+    def __init__(self, declarations: Sequence[Declaration]) -> None:
+        self.declarations = tuple(declarations)
+        self._by_process: dict[int, Versions] = {}
+
+    def start(self) -> None:
+        """Begins to load all versions, each in a daemon thread of its own, and returns at once.
+
+        It never raises for a model: one that cannot be loaded is "failed", with a reason.
+        """
+        self._versions()
+
+    def get(self, name: str, version: str | None = None) -> ServedModel:
+        """That version, or the default one; loading, ready or failed. `NotFound` names what exists."""
+        of_name = [served for served in self.models() if served.declaration.name == name]
+        if not of_name:
+            names = ", ".join(dict.fromkeys(declaration.name for declaration in self.declarations))
+            raise NotFound(f"No model is named {name!r}: there is {names}")
+        for served in of_name:
+            if served.declaration.default if version is None else served.declaration.version == version:
+                return served
+        versions = ", ".join(served.declaration.version for served in of_name)
+        raise NotFound(f"Model {name!r} has no version {version!r}: there is {versions}")
+
+    def default(self, name: str | None = None) -> ServedModel:
+        """The default version of that model; of the first model declared, if none is named."""
+        return self.get(self.declarations[0].name if name is None else name)
+
+    def models(self) -> list[ServedModel]:
+        """Every version, in the order of its declaration."""
+        return list(self._versions().values())
+
+    def unready(self) -> list[ServedModel]:
+        """Those that are loading or failed; `state` and `reason` say which and why."""
+        return [served for served in self.models() if served.state != "ready"]
+
+    def _versions(self) -> Versions:
+        """This process's models; the first call here starts to load them.
+
+        No lock guards it, since a fork could copy a lock that another thread holds: `setdefault` lets one
+        dictionary win, and only the thread that made that one starts its loads.
+        """
+        process = os.getpid()
+        versions = self._by_process.get(process)
+        if versions is None:
+            made = {(d.name, d.version): ServedModel(d) for d in self.declarations}
+            versions = self._by_process.setdefault(process, made)
+            if versions is made:
+                for served in made.values():
+                    threading.Thread(target=served.load, name=f"load {served}", daemon=True).start()
+        return versions

@@ -1,0 +1,151 @@
+"""A served model: one declared version, loaded in this process, behind its contract."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import structlog
+from marshmallow import Schema
+
+from app.errors import FieldError, ModelFailed, Unavailable
+from app.models import JsonObject, Model, contract, schemas
+from app.models.declarations import Declaration
+
+log = structlog.get_logger(__name__)
+
+State = Literal["loading", "ready", "failed"]
+
+RETRY_AFTER_SECONDS = 5
+
+
+class ServedModel:
+    """One model version in this process. Made "loading"; `load` ends it "ready" or "failed", for good.
+
+    Every method may be called from any thread.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.declaration = declaration
+        self.state: State = "loading"
+        self.reason: str | None = None  # why it failed: the exception's type and message
+        self.item_json_schema: dict[str, Any] | None = None
+        """JSON Schema of one item; None until the class is imported, and if it declares no `Item`."""
+        self.prediction_json_schema: dict[str, Any] | None = None
+        """JSON Schema of what `predict` adds; None until the class is imported, and if it declares none."""
+        self._model: Model | None = None
+        self._item: Schema | None = None
+        self._prediction_fields: frozenset[str] | None = None
+        self._settled = threading.Event()
+        self._slots = threading.BoundedSemaphore(declaration.concurrency)
+
+    def __str__(self) -> str:
+        return f"model {self.declaration.name} {self.declaration.version}"
+
+    def load(self) -> None:
+        """Imports the class and calls its `load`; called once. Raises nothing: see `state` and `reason`."""
+        try:
+            self._load()
+        except contract.ContractError as error:
+            self._fail(str(error), error)
+        # The task boundary of a load: user code may raise anything, and sys.exit() ends only this model.
+        except (Exception, SystemExit) as error:  # noqa: BLE001 — recorded in reason and in the log
+            self._fail(_named(error), error)
+        else:
+            self.state = "ready"
+            log.info("model_loaded", **self._labels())
+        finally:
+            self._settled.set()
+
+    def _load(self) -> None:
+        model_class = contract.import_class(self.declaration.class_path)
+        if (item := contract.nested_schema(model_class, "Item")) is not None:
+            self._item = schemas.item_schema(item)
+        if (declared := contract.nested_schema(model_class, "Prediction")) is not None:
+            prediction = declared()
+            self._prediction_fields = frozenset(
+                known for name, field in prediction.fields.items() for known in (name, field.data_key or name)
+            )
+            self.prediction_json_schema = schemas.json_schema(prediction)
+        self.item_json_schema = schemas.json_schema(self._item)
+        model = model_class()
+        contract.load(model, self.declaration)
+        self._model = model
+
+    def _fail(self, reason: str, error: BaseException) -> None:
+        self.state, self.reason = "failed", reason
+        log.error("model_failed_to_load", **self._labels(), reason=reason, exc_info=error)
+
+    def _labels(self) -> dict[str, str]:
+        return {"model": self.declaration.name, "version": self.declaration.version}
+
+    def wait_ready(self, timeout_seconds: float | None = None) -> bool:
+        """Waits while it loads; True once it is ready, False if it failed or the time is over."""
+        self._settled.wait(timeout_seconds)
+        return self.state == "ready"
+
+    def validate(
+        self, items: Sequence[object]
+    ) -> tuple[list[JsonObject], list[tuple[int, tuple[FieldError, ...]]]]:
+        """The valid items, loaded by the model's own schema, in order; and each refused position with why.
+
+        Pointers are relative to the item: `/text`, `/tags/2`, or `""` for the item itself. Refused positions
+        ascend, so the loaded items are those of all other positions. Without an `Item` schema every JSON
+        object passes. What is loaded shares nothing mutable with `items`: the model may change it, and the
+        caller can still echo `items` as the client sent them.
+
+        Raises `Unavailable` while the model is not ready, `ModelFailed` if its schema raises anything other
+        than a `ValidationError`.
+        """
+        self._ready_model()
+        try:
+            loaded, refused = schemas.load_items(self._item, items)
+        except Exception as error:
+            raise ModelFailed(f"{self}: its Item schema raised {_named(error)}") from error
+        return loaded, sorted(refused.items())
+
+    def predict(self, items: Sequence[JsonObject]) -> list[JsonObject]:
+        """One prediction for each of `items`, which are what `validate` loaded; `[]` for none.
+
+        Waits for one of the `concurrency` slots, however long the calls before it take. The model gets dicts
+        of its own: it may add, change and drop fields without the caller seeing it.
+
+        Raises `Unavailable` while the model is not ready; `ModelFailed` if it raises or breaks the contract.
+        """
+        model = self._ready_model()
+        if not items:
+            return []
+        given = [_own(item) for item in items]
+        try:
+            with self._slots:
+                predictions = model.predict(given)
+            return contract.checked(predictions, items, self._prediction_fields)
+        except contract.ContractError as error:
+            raise ModelFailed(f"{self} broke its contract: {error}") from error
+        # sys.exit() in a model must not end a worker: it fails this call like any other exception.
+        except (Exception, SystemExit) as error:
+            raise ModelFailed(f"{self} raised {_named(error)}") from error
+
+    def _ready_model(self) -> Model:
+        if self.state == "failed":
+            raise Unavailable(f"{self} failed to load: {self.reason}")
+        if self._model is None or self.state != "ready":
+            raise Unavailable(
+                f"{self} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+            )
+        return self._model
+
+
+def answers(items: Sequence[JsonObject], predictions: Sequence[JsonObject]) -> list[JsonObject]:
+    """Each item's own fields, as its client sent them, plus its prediction's, which win if both have one."""
+    return [item | prediction for item, prediction in zip(items, predictions, strict=True)]
+
+
+def _own(item: Any) -> Any:
+    """A copy for the model. A `post_load` hook may have made the item an object, which stays what it is."""
+    return dict(item) if isinstance(item, dict) else item
+
+
+def _named(error: BaseException) -> str:
+    """The exception's type and message in one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__

@@ -1,0 +1,40 @@
+"""Predictions: items in, answers out. The one way to a model, online and in a job."""
+
+from collections.abc import Sequence
+
+import orjson
+
+from app.errors import FieldError, Invalid, ModelFailed
+from app.models import JsonObject
+from app.models.served import ServedModel, answers
+
+ENCODING = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def predict(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
+    """The answer to each item, in order: its own fields as they came, plus the prediction's.
+
+    `Invalid` points at every item that the model's schema refuses (`/data/3/text`), and then none is predicted.
+    """
+    loaded, refused = served.validate(items)
+    if refused:
+        raise Invalid(
+            f"{len(refused)} of {len(items)} items do not fit {served}",
+            errors=[
+                FieldError(f"/data/{index}{error.pointer}", error.detail)
+                for index, errors in refused
+                for error in errors
+            ],
+        )
+    return answers([item for item in items if isinstance(item, dict)], served.predict(loaded))
+
+
+def encode(served: ServedModel, body: object) -> bytes:
+    """JSON text of what holds answers; `ModelFailed` if the model put something there that is no JSON."""
+    try:
+        return orjson.dumps(body, option=ENCODING)
+    except TypeError as error:
+        raise ModelFailed(
+            f"{served} predicted what is not JSON: {error}. "
+            "Use numbers, strings, booleans, None, lists and dicts (numpy's numbers and arrays are fine)"
+        ) from error

@@ -1,0 +1,250 @@
+"""The runner: claims chunks, runs them on its executor, and commits their results under the claim's fence.
+
+One thread, the loop, talks to the database; the executor's threads only turn payloads into answers. No
+transaction is open while a model predicts.
+"""
+
+import queue as queues
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from app.config import Settings
+from app.db import Database, is_away
+from app.errors import ServingError, Unavailable
+from app.jobs import control, presence, queue
+from app.jobs.claims import Claim, Done, Failed
+from app.jobs.ids import new_id
+from app.jobs.states import queue_of
+from app.jobs.wakeup import Wakeup
+from app.models.registry import Registry
+from app.models.served import ServedModel
+from app.tasks.predict import ChunkAnswer, predict_chunk
+
+log = structlog.get_logger(__name__)
+
+AWAY_SECONDS = 1.0
+"""How long to wait before a database that did not answer is tried again."""
+HEARTBEAT_SECONDS = 1.0
+CLAIMS_PER_SLOT = 2
+"""One chunk in the model and one parsed and waiting, so that a model never idles while the loop commits."""
+
+
+class Runner:
+    """Runs jobs until told to stop. `run` is for one thread; `stop` and `wake` for any, or a signal handler."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        settings: Settings,
+        *,
+        executor: Executor | None = None,
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.id = new_id()
+        self._database = database
+        self._registry = registry
+        self._settings = settings
+        self._executor = executor or ThreadPoolExecutor(settings.runner_threads, thread_name_prefix="chunk")
+        self._heartbeat = heartbeat
+        self._running: dict[Future[ChunkAnswer], Claim] = {}
+        self._lost: set[tuple[int, int]] = set()
+        self._renewed_at = time.monotonic()
+        # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
+        self._wakeups: queues.SimpleQueue[None] = queues.SimpleQueue()
+        self._is_stopping = False
+
+    def wake(self) -> None:
+        """Makes the next tick come at once."""
+        self._wakeups.put(None)
+
+    def stop(self) -> None:
+        """Asks the loop to take no more work and to come to an end."""
+        self._is_stopping = True
+        self.wake()
+
+    def run(self, drain_seconds: float = 30.0) -> bool:
+        """Claims and runs until `stop`. Then finishes what runs, for `drain_seconds` at most, and gives back the rest.
+
+        Returns whether all of its threads are done; if not, only the end of the process ends them.
+        """
+        self._registry.start()
+        while not self._is_stopping and (delay := self._survive(self._enter)):
+            self._rest(delay)
+        wakeup = Wakeup(self._database, self.wake)
+        wakeup.start()
+        log.info("runner_started", runner_id=self.id, threads=self._settings.runner_threads)
+        while not self._is_stopping:
+            self._rest(self._survive(self.tick))
+        wakeup.stop()
+        is_idle = self._drain(time.monotonic() + drain_seconds)
+        log.info("runner_stopped", runner_id=self.id, idle=is_idle)
+        return is_idle
+
+    def tick(self) -> float:
+        """Commits what is done, keeps what runs, claims what there is room for; returns the seconds to the next tick."""
+        self._commit()
+        self._renew()
+        while room := self._room():
+            with self._database.reading() as session:
+                oldest = queue.oldest(session, room.keys())
+            if oldest is None or not self._claim(oldest, room[oldest]):
+                break
+        return self._settings.poll_seconds
+
+    def _enter(self) -> float:
+        """Registers this runner, once the database is there and its tables are ours."""
+        self._database.require_current_schema()
+        with self._database.writing() as session:
+            presence.register(session, self.id, self._settings.runner_threads)
+        return 0.0
+
+    def _survive(self, step: Callable[[], float]) -> float:
+        """Takes a step; if the database is away, the same step is due again a little later, and nothing is lost."""
+        try:
+            return step()
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            log.warning("database_away", error=" ".join(str(error.orig).split()))
+        except Unavailable as error:
+            log.warning("database_not_ready", error=error.detail)
+        return AWAY_SECONDS
+
+    def _rest(self, seconds: float) -> None:
+        """Waits to be woken, for at most so long, and goes on telling that it lives."""
+        until = time.monotonic() + seconds
+        while True:
+            self._heartbeat()
+            try:
+                self._wakeups.get(timeout=max(0.0, min(HEARTBEAT_SECONDS, until - time.monotonic())))
+            except queues.Empty:
+                if time.monotonic() < until:
+                    continue
+            break
+        while not self._wakeups.empty():  # what woke us several times needs one look
+            self._wakeups.get()
+
+    def _room(self) -> dict[str, int]:
+        """How many chunks could be claimed from each queue now; empty if none could."""
+        free_threads = self._settings.runner_threads - len(self._running)
+        taken = Counter(claim.queue for claim in self._running.values())
+        room = {}
+        for served in self._registry.models():
+            if served.state != "loading":
+                name = _queue_of(served)
+                room[name] = min(free_threads, CLAIMS_PER_SLOT * served.declaration.concurrency - taken[name])
+        return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
+
+    def _claim(self, name: str, limit: int) -> int:
+        """Claims and starts up to `limit` chunks of a queue; returns how many it got."""
+        served = next(served for served in self._registry.models() if _queue_of(served) == name)
+        with self._database.writing() as session:
+            claims = queue.claim(
+                session,
+                queue=name,
+                runner_id=self.id,
+                limit=limit,
+                lease_seconds=self._settings.lease_seconds,
+            )
+            if served.state == "failed":
+                reason = f"{served} failed to load: {served.reason}"
+                for job_id in {claim.job_id for claim in claims}:
+                    control.abandon(session, job_id, reason)
+                queue.finish(session, [Failed(claim, reason) for claim in claims])
+                return len(claims)
+        for claim in claims:
+            future = self._executor.submit(_run_chunk, served, claim)
+            self._running[future] = claim
+            future.add_done_callback(lambda _: self.wake())
+        return len(claims)
+
+    def _commit(self) -> None:
+        """Writes down all chunks that are done, in one transaction. They stay with us until it is committed."""
+        done = [future for future in self._running if future.done()]
+        if not done:
+            return
+        results = [_result(future, self._running[future]) for future in done]
+        kept = [result for result in results if result.claim.key not in self._lost]
+        if kept:
+            with self._database.writing() as session:
+                lost = queue.finish(session, kept)
+            for chunk_id, epoch in lost:
+                log.warning("chunk_lost", chunk_id=chunk_id, epoch=epoch)
+        for future in done:
+            self._lost.discard(self._running.pop(future).key)
+
+    def _renew(self) -> None:
+        """Prolongs the leases when a third of them is over; the result of a chunk that is no longer ours is dropped."""
+        if time.monotonic() - self._renewed_at < self._settings.lease_seconds / 3:
+            return
+        with self._database.writing() as session:
+            presence.see(session, self.id)
+            held = queue.renew(session, runner_id=self.id, lease_seconds=self._settings.lease_seconds)
+        self._renewed_at = time.monotonic()
+        self._lost |= {claim.key for claim in self._running.values()} - held
+
+    def _drain(self, deadline: float) -> bool:
+        """Commits what ends before the deadline, gives everything else back; True if nothing runs on."""
+        unstarted = [self._running.pop(future) for future in list(self._running) if future.cancel()]
+        self._survive(lambda: self._give_back(unstarted))
+        while self._running and (left := deadline - time.monotonic()) > 0:
+            self._heartbeat()
+            wait_for(self._running, timeout=min(HEARTBEAT_SECONDS, left), return_when="FIRST_COMPLETED")
+            self._survive(self._keep)
+        self._survive(lambda: self._give_back(list(self._running.values())))
+        self._survive(self._leave)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        return not self._running
+
+    def _keep(self) -> float:
+        self._commit()
+        self._renew()
+        return 0.0
+
+    def _give_back(self, claims: list[Claim]) -> float:
+        if claims:
+            with self._database.writing() as session:
+                queue.release(session, claims)
+        return 0.0
+
+    def _leave(self) -> float:
+        with self._database.writing() as session:
+            presence.leave(session, self.id)
+        return 0.0
+
+
+def _queue_of(served: ServedModel) -> str:
+    return queue_of(served.declaration.name, served.declaration.version)
+
+
+def _run_chunk(served: ServedModel, claim: Claim) -> ChunkAnswer:
+    """Runs in a thread of the executor."""
+    with structlog.contextvars.bound_contextvars(job_id=claim.job_id, first_item=claim.first_item):
+        started = time.monotonic()
+        answer = predict_chunk(served, claim.payload)
+        log.debug(
+            "chunk_run",
+            n_items=claim.n_items,
+            n_errored=len(answer.failures),
+            seconds=round(time.monotonic() - started, 6),
+        )
+        return answer
+
+
+def _result(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed:
+    """What became of a chunk: the task boundary, where any exception of a task ends as the chunk's error."""
+    error = future.exception()
+    if error is None:
+        answer = future.result()
+        return Done(claim, answer.items, answer.columns, answer.failures)
+    log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
+    return Failed(
+        claim, error.detail if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+    )
