@@ -46,7 +46,7 @@ class Id(TypeDecorator[str]):
 
 
 class Payload(TypeDecorator[bytes]):
-    """A JSON array with one item per line: bytes in Python, text in the database, so that its JSON functions read it."""
+    """A JSON array with one item per line: bytes in Python, text in the database, for its JSON functions."""
 
     impl = Text
     cache_ok = True
@@ -58,7 +58,7 @@ class Payload(TypeDecorator[bytes]):
         return None if value is None else value.encode()
 
 
-class utc_now(GenericFunction[datetime]):
+class utc_now(GenericFunction[datetime]):  # noqa: N801 — a SQL function, and called like one
     """The database's clock, moved by so many seconds: `utc_now(60.0)` is a minute from now.
 
     One statement reads it once (Postgres: once a transaction), so rows written together carry the same time.

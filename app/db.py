@@ -48,7 +48,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that sees one state of the database, waits for no writer and is rolled back at the end."""
-        with Session(self.engine.execution_options(writes=False)) as session:
+        with Session(self.engine) as session:
             yield session
 
     @contextmanager
@@ -58,7 +58,7 @@ class Database:
             yield session
 
     def require_current_schema(self) -> None:
-        """`Unavailable` unless the tables are those of this code's newest migration. Asked once it is so, it is free."""
+        """`Unavailable` unless the tables are those of this code's newest migration; free once they were."""
         if not self._is_current:
             with self.engine.connect() as connection:
                 found = MigrationContext.configure(connection).get_current_heads()
@@ -74,7 +74,7 @@ class Database:
         """Brings the tables to this code's newest migration (`alembic upgrade head`)."""
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        with self.engine.begin() as connection:
+        with self.engine.execution_options(writes=True).begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -121,5 +121,5 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     """A writer takes the write lock at once. A deferred transaction that reads first and writes later fails
     with SQLITE_BUSY, without waiting, if anyone wrote in between."""
-    writes = connection.get_execution_options().get("writes", True)
+    writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

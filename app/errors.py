@@ -97,4 +97,4 @@ class Unavailable(ServingError):
 
 
 class ConfigurationError(Exception):
-    """A setting or `models.toml` is wrong: the process does not start; the message is one line that says what to change."""
+    """A setting or `models.toml` is wrong, so the process does not start; one line says what to change."""

@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import orjson
-
+from app.data import exact
 from app.errors import FieldError, Invalid, ModelFailed
 from app.models import JsonObject
 from app.models.served import ServedModel, answers
-
-ENCODING = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 def predict(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
@@ -29,12 +26,12 @@ def predict(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
     return answers([item for item in items if isinstance(item, dict)], served.predict(loaded))
 
 
-def encode(served: ServedModel, body: object) -> bytes:
-    """JSON text of what holds answers; `ModelFailed` if the model put something there that is no JSON."""
+def encode(served: ServedModel, value: object) -> bytes:
+    """JSON text of an answer, or of what holds answers; `ModelFailed` if the model put there what is not JSON."""
     try:
-        return orjson.dumps(body, option=ENCODING)
-    except TypeError as error:
+        return exact.dumps(value)
+    except (TypeError, ValueError) as error:
         raise ModelFailed(
             f"{served} predicted what is not JSON: {error}. "
-            "Use numbers, strings, booleans, None, lists and dicts (numpy's numbers and arrays are fine)"
+            "Use numbers, strings, booleans, None, lists and dicts; numpy's numbers and arrays are fine"
         ) from error

@@ -88,7 +88,7 @@ class Runner:
         return is_idle
 
     def tick(self) -> float:
-        """Commits what is done, keeps what runs, claims what there is room for; returns the seconds to the next tick."""
+        """Commits what is done, keeps what runs, claims what there is room for; the next is due in so many seconds."""
         self._commit()
         self._renew()
         while room := self._room():

@@ -142,7 +142,7 @@ def _iterate_item_errors(database: Database, job_id: str) -> Iterator[tuple[int,
 
 
 def _page(
-    session: Session, wanted: Select[tuple[ListedRow]], row: type[ListedRow], limit: int, before: str | None
+    session: Session, wanted: Select[ListedRow], row: type[ListedRow], limit: int, before: str | None
 ) -> Sequence[ListedRow]:
     """Ids sort by age, so the newest come first by the primary key, and a page costs the same however deep it is."""
     if before is not None:

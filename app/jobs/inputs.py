@@ -6,7 +6,7 @@ is one transaction and a big one never holds the database's write lock for long.
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from app.columns import utc_now
@@ -40,8 +40,12 @@ def fill(session: Session, input_id: str, chunks: Sequence[ItemChunk], first_seq
     )
 
 
-def seal(session: Session, input_id: str, *, n_items: int, n_chunks: int, n_bytes: int, sha256: str) -> None:
+def seal(session: Session, input_id: str, *, n_bytes: int, sha256: str) -> None:
     """Declares an input whole: `n_bytes` and the hex digest `sha256` are those of the body as decoded."""
+    received = select(func.coalesce(func.sum(InputChunk.n_items), 0), func.count()).where(
+        InputChunk.input_id == input_id
+    )
+    n_items, n_chunks = session.execute(received).one()
     sealed = session.execute(
         update(Input)
         .where(Input.id == input_id, Input.status == "receiving")

@@ -1,7 +1,10 @@
 """Hints that a job may be waiting. Polling is the truth; a hint only makes the next poll come at once."""
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
 import structlog
 from sqlalchemy import text
@@ -43,8 +46,8 @@ class Wakeup:
         while not self._stopping.is_set():
             try:
                 listen()
-            except DBAPIError as error:  # the runner's own polls go on meanwhile, and report the outage
-                log.debug("wakeup_lost", error=str(error.orig))
+            except (DBAPIError, sqlite3.Error) as error:  # the runner's own polls go on meanwhile, and report the outage
+                log.debug("wakeup_lost", error=str(error))
                 self._stopping.wait(RETRY_SECONDS)
 
     def _listen(self) -> None:
@@ -52,8 +55,7 @@ class Wakeup:
         with self._database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.execute(text(f"LISTEN {WAKE_CHANNEL}"))
             self._wake()  # for a job made before we listened
-            listener = connection.connection.driver_connection
-            assert listener is not None
+            listener: Any = connection.connection.driver_connection
             try:
                 while not self._stopping.is_set():
                     for _ in listener.notifies(timeout=RETRY_SECONDS, stop_after=1):
@@ -62,10 +64,11 @@ class Wakeup:
                 connection.invalidate()  # it must not go back to the pool: it would go on listening
 
     def _glance(self) -> None:
-        with self._database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            seen = None
+        """Asks for the file's data version on a bare connection: in a transaction it would never change."""
+        with closing(self._database.engine.raw_connection()) as connection:
+            cursor, seen = connection.cursor(), None
             while not self._stopping.wait(SQLITE_GLANCE_SECONDS):
-                version = connection.exec_driver_sql("PRAGMA data_version").scalar()
+                (version,) = cursor.execute("PRAGMA data_version").fetchone()
                 if version != seen:
                     seen = version
                     self._wake()

@@ -49,37 +49,35 @@ def _refusals(
     """What `error` says of each item; at least one of `positions`, so that the caller comes to an end."""
     messages = error.messages
     if isinstance(messages, dict) and messages and all(index in range(len(positions)) for index in messages):
-        return {
-            positions[index]: tuple(_field_errors(below, "", schema)) for index, below in messages.items()
-        }
+        return {positions[index]: tuple(field_errors(below, "", schema)) for index, below in messages.items()}
     # An error without an index comes from a hook (or `index_errors = False`): ask for each item alone.
     refused: Refusals = {}
     for position in positions:
         try:
             schema.load(_copied(items[position]), many=False)
         except ValidationError as alone:
-            refused[position] = tuple(_field_errors(alone.messages, "", schema))
-    return refused or {position: tuple(_field_errors(messages, "", schema)) for position in positions}
+            refused[position] = tuple(field_errors(alone.messages, "", schema))
+    return refused or {position: tuple(field_errors(messages, "", schema)) for position in positions}
 
 
-def _field_errors(
+def field_errors(
     messages: Any, pointer: str, shape: Schema | fields.Field[Any] | None
 ) -> Iterator[FieldError]:
     """Marshmallow's tree of messages as JSON pointers (RFC 6901); `shape` is what stands at `pointer`."""
     if isinstance(messages, Mapping):
         for step, below in messages.items():
             if step == SCHEMA:
-                yield from _field_errors(below, pointer, shape)
+                yield from field_errors(below, pointer, shape)
             elif isinstance(shape, fields.Mapping) and isinstance(below, Mapping):
                 # Its errors are {key: {"key": …, "value": …}}, where the last step is no part of the data.
                 at = f"{pointer}/{_escaped(step)}"
-                yield from _field_errors(below.get("key", []), at, shape.key_field)
-                yield from _field_errors(below.get("value", []), at, shape.value_field)
+                yield from field_errors(below.get("key", []), at, shape.key_field)
+                yield from field_errors(below.get("value", []), at, shape.value_field)
             else:
-                yield from _field_errors(below, f"{pointer}/{_escaped(step)}", _part(shape, step))
+                yield from field_errors(below, f"{pointer}/{_escaped(step)}", _part(shape, step))
     elif isinstance(messages, list):
         for message in messages:
-            yield from _field_errors(message, pointer, shape)
+            yield from field_errors(message, pointer, shape)
     else:
         yield FieldError(pointer, str(messages))
 

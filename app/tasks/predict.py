@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import orjson
-
+from app.data import exact
 from app.data.chunks import pack
 from app.data.writing import columns_of
 from app.errors import FieldError, ModelFailed
@@ -29,7 +28,7 @@ def predict_chunk(served: ServedModel, payload: bytes) -> ChunkAnswer:
     Items that the model's schema refuses fail as `invalid_item`. If the model raises or breaks its contract, the
     guilty items are found by halving, fail as `model_failed`, and the rest are answered all the same.
     """
-    items: list[JsonObject] = orjson.loads(payload)
+    items: list[JsonObject] = exact.loads(payload)
     loaded, refused = served.validate(items)
     failures = [ItemFailure(place, "invalid_item", _sentence(errors)) for place, errors in refused]
     refused_places = {place for place, _ in refused}

@@ -1,0 +1,1 @@
+"""HTTP: views that parse, call one verb, commit and answer."""

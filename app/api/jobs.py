@@ -1,0 +1,193 @@
+"""Jobs: made, watched, canceled, and their outputs and errors downloaded."""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from flask import Response, request, url_for
+from structlog.contextvars import bind_contextvars
+
+from app.api.blueprints import Blueprint, media
+from app.api.inputs import limits
+from app.api.paging import page_of
+from app.api.requests import checked_id
+from app.api.schemas import JobList, JobQuery, JobRequest, JobSchema, JobWait, OutputQuery
+from app.api.services import services
+from app.data.formats import Format, format_of_accept
+from app.data.writing import write_csv, write_json, write_ndjson
+from app.errors import Conflict
+from app.jobs import control, history
+from app.jobs.ids import new_id
+from app.jobs.uploads import receive_items
+from app.tables import TERMINAL_JOB_STATES, Job, JobState
+
+blueprint = Blueprint("jobs", __name__, description="Runs of a model over an input")
+
+POLL_SECONDS = 1
+"""What a client that polls is told to wait: `Retry-After` counts in whole seconds."""
+WATCH_SECONDS = (0.02, 0.5)
+"""How often a waiting request looks at its job: soon at first, since many jobs are short."""
+
+
+@blueprint.post("/v1/jobs")
+@blueprint.arguments(JobRequest)
+@blueprint.response(202, JobSchema)
+@blueprint.problems(400, 404, 409, 413, 415, 422, 503)
+def create_job(wanted: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Makes a job over an uploaded input, or over items given here, and answers at once."""
+    here = services()
+    model = here.registry.get(wanted["model"], wanted.get("version")).declaration
+    job_id = new_id()
+    with here.database.writing() as session:
+        input_id = wanted.get("input_id")
+        if input_id is None:
+            input_id = receive_items(session, wanted["data"], limits(here.settings))
+        control.enqueue(
+            session,
+            job_id=job_id,
+            model=model.name,
+            version=model.version,
+            input_id=input_id,
+            window=here.settings.job_window,
+            priority=wanted["priority"],
+            run_at=wanted["run_at"],
+        )
+    bind_contextvars(job_id=job_id)
+    headers = {"Location": url_for("jobs.get_job", job_id=job_id), "Retry-After": str(POLL_SECONDS)}
+    return _read(job_id), 202, headers
+
+
+@blueprint.get("/v1/jobs")
+@blueprint.arguments(JobQuery, location="query")
+@blueprint.response(200, JobList)
+@blueprint.problems(422)
+def list_jobs(query: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Jobs, newest first."""
+    wanted = {name: query.get(name) for name in ("status", "model", "input_id")}
+    with services().database.reading() as session:
+        rows = history.list_jobs(session, limit=query["limit"] + 1, before=query.get("cursor"), **wanted)
+        now = history.database_time(session)
+    page, headers = page_of(rows, query["limit"])
+    return {"data": [_describe(job, now) for job in page]}, 200, headers
+
+
+@blueprint.get("/v1/jobs/<job_id>")
+@blueprint.arguments(JobWait, location="query")
+@blueprint.response(200, JobSchema)
+@blueprint.problems(404, 422)
+def get_job(query: Mapping[str, Any], job_id: str) -> Any:
+    """One job, with live counts. `?wait=30` answers when it has ended, or after 30 seconds."""
+    checked_id(job_id, "job")
+    until = time.monotonic() + query["wait"]
+    pause, longest = WATCH_SECONDS
+    while not (job := _read(job_id))["done"] and (left := until - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, longest)
+    response = Response(orjson.dumps(JobSchema().dump(job)), mimetype="application/json")
+    if not job["done"]:
+        response.headers["Retry-After"] = str(POLL_SECONDS)
+    response.add_etag()
+    return response.make_conditional(request)
+
+
+@blueprint.post("/v1/jobs/<job_id>/cancel")
+@blueprint.response(200, JobSchema)
+@blueprint.problems(404, 409)
+def cancel_job(job_id: str) -> dict[str, Any]:
+    """Cancels what has not run yet; what runs now finishes, and outputs so far are kept."""
+    with services().database.writing() as session:
+        control.cancel(session, checked_id(job_id, "job"))
+    return _read(job_id)
+
+
+@blueprint.delete("/v1/jobs/<job_id>")
+@blueprint.response(204)
+@blueprint.problems(404, 409)
+def delete_job(job_id: str) -> Response:
+    """Deletes a job that has ended, with its outputs, errors and events; its input stays."""
+    with services().database.writing() as session:
+        control.remove(session, checked_id(job_id, "job"))
+    return Response(status=204)
+
+
+@blueprint.get("/v1/jobs/<job_id>/outputs")
+@blueprint.arguments(OutputQuery, location="query")
+@blueprint.doc(
+    responses={
+        200: {
+            "description": "Answers in the order of the input",
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/ArticlePredictions"}},
+                **media("application/x-ndjson", "text/csv"),
+            },
+        }
+    }
+)
+@blueprint.problems(404, 406, 409, 422)
+def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
+    """Each item with its prediction, in input order, as `Accept` asks: JSON, NDJSON or CSV.
+
+    Items that failed are left out; `/errors` names them.
+    """
+    format = format_of_accept(request.headers.get("Accept"))
+    database = services().database
+    with database.reading() as session:
+        job = history.get_job(session, checked_id(job_id, "job"))
+        if job.status not in TERMINAL_JOB_STATES and not query["is_partial"]:
+            raise Conflict(
+                f"job {job_id} is {job.status}: wait until it is done, or ask for ?partial=true",
+                headers={"Retry-After": str(POLL_SECONDS)},
+            )
+        columns = history.output_columns(session, job_id) if format is Format.CSV else []
+    return stream(history.iterate_outputs(database, job_id), format, columns)
+
+
+@blueprint.get("/v1/jobs/<job_id>/errors")
+@blueprint.doc(responses={200: {"description": "One error a line", "content": media("application/x-ndjson")}})
+@blueprint.problems(404)
+def get_errors(job_id: str) -> Response:
+    """The items without a prediction, and why: NDJSON lines `{"index", "code", "message"}` in input order."""
+    database = services().database
+    with database.reading() as session:
+        history.get_job(session, checked_id(job_id, "job"))
+    lines = (
+        orjson.dumps({"index": index, "code": code, "message": message}) + b"\n"
+        for index, code, message in history.iterate_errors(database, job_id)
+    )
+    return Response(lines, mimetype=Format.NDJSON.media_type)
+
+
+def stream(payloads: Iterator[tuple[bytes, int]], format: Format, columns: list[str]) -> Response:
+    """Outputs as a streamed body in that format."""
+    match format:
+        case Format.JSON:
+            body = write_json(payloads)
+        case Format.NDJSON:
+            body = write_ndjson(payloads)
+        case Format.CSV:
+            body = write_csv(payloads, columns)
+    return Response(body, mimetype=format.media_type, headers={"Vary": "Accept"})
+
+
+def _read(job_id: str) -> dict[str, Any]:
+    with services().database.reading() as session:
+        return _describe(history.get_job(session, job_id), history.database_time(session))
+
+
+def _describe(job: Job, now: datetime) -> dict[str, Any]:
+    """What `JobSchema` writes: the row, and what follows from it at `now`, the database's time."""
+    n_ended = job.n_succeeded + job.n_errored + job.n_canceled
+    eta_seconds = None
+    if job.status == JobState.RUNNING and job.started_at is not None and n_ended:
+        elapsed = (now - job.started_at).total_seconds()
+        eta_seconds = round(elapsed / n_ended * (job.n_items - n_ended), 1)
+    described = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
+    return {
+        **described,
+        "counts": job,
+        "done": job.status in TERMINAL_JOB_STATES,
+        "progress": round(n_ended / job.n_items, 4),
+        "eta_seconds": eta_seconds,
+    }

@@ -1,0 +1,88 @@
+"""Every error as RFC 9457 problem details, rendered here and nowhere else."""
+
+import orjson
+import structlog
+from flask import Flask, Response, g, request
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from app import errors
+from app.db import is_away
+from app.errors import ServingError, Unavailable
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+AWAY_RETRY_SECONDS = "5"
+OF_STATUS: dict[int, type[ServingError]] = {
+    kind.status: kind
+    for kind in (
+        errors.BadRequest,
+        errors.NotFound,
+        errors.MethodNotAllowed,
+        errors.NotAcceptable,
+        errors.TooLarge,
+        errors.UnsupportedMediaType,
+        errors.Invalid,
+    )
+}
+
+
+def register(app: Flask) -> None:
+    """Makes the app answer any error of a view, and of the routing itself, with a problem."""
+    app.register_error_handler(ServingError, render)
+    app.register_error_handler(HTTPException, _of_http)
+    app.register_error_handler(DBAPIError, _of_database)
+    app.register_error_handler(Exception, _of_bug)
+
+
+def render(error: ServingError) -> Response:
+    """The problem document of an error."""
+    problem = {
+        "type": f"urn:twofold:problem:{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": request.path,
+        "request_id": g.get("request_id"),
+    }
+    if error.errors:
+        problem["errors"] = [{"pointer": each.pointer, "detail": each.detail} for each in error.errors]
+    if error.status >= 500:
+        log.warning("problem", slug=error.slug, detail=error.detail, exc_info=error.__cause__)
+    return Response(orjson.dumps(problem), status=error.status, headers=error.headers, mimetype=MEDIA_TYPE)
+
+
+def _of_http(error: HTTPException) -> Response:
+    """Werkzeug's own refusals: no such path, no such method, a body over its limit."""
+    if error.code is None or error.code < 400:
+        return Response(status=error.code, headers=error.get_headers())  # a redirect, as it is
+    kind = OF_STATUS.get(error.code, errors.BadRequest if error.code < 500 else ServingError)
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return render(kind(_detail(error), headers=headers))
+
+
+def _detail(error: HTTPException) -> str:
+    if error.code == 404:
+        return f"there is nothing at {request.path}: GET /openapi.json lists what there is"
+    if error.code == 413:
+        return f"the body is over {request.max_content_length} bytes: upload it with POST /v1/inputs instead"
+    return error.description or "the request could not be read"
+
+
+def _of_database(error: DBAPIError) -> Response:
+    if not is_away(error):
+        return _of_bug(error)
+    log.error("database_away", error=" ".join(str(error.orig).split()))
+    return render(
+        Unavailable(
+            "the database does not answer: try again soon", headers={"Retry-After": AWAY_RETRY_SECONDS}
+        )
+    )
+
+
+def _of_bug(error: Exception) -> Response:
+    log.error("unexpected_error", exc_info=error)
+    return render(ServingError("an unexpected error; the log has its trace under this request_id"))

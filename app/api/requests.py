@@ -1,0 +1,122 @@
+"""Requests: their ids, their bodies, and their parameters checked by marshmallow with precise pointers."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import structlog
+from flask import Flask, Request, Response, g, request
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import ClientDisconnected
+
+from app.api.services import services
+from app.data import exact
+from app.data.transfer import decompress
+from app.errors import BadRequest, FieldError, Invalid, NotFound, UnsupportedMediaType
+from app.jobs.ids import is_id, new_id
+from app.models.schemas import field_errors
+
+BLOCK_BYTES = 64 * 1024
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def register(app: Flask) -> None:
+    """Gives every request an id: the client's `X-Request-ID` if it sends a usable one, else a new one."""
+    app.before_request(_begin)
+    app.after_request(_echo_id)
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _echo_id(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    return response
+
+
+def body_blocks(max_bytes: int) -> Iterator[bytes]:
+    """The body as it arrives, decompressed; `TooLarge` once it is over `max_bytes`."""
+    request.max_content_length = None  # counted here, after decompression
+    return decompress(_received(), request.headers.get("Content-Encoding"), max_bytes)
+
+
+def _received() -> Iterator[bytes]:
+    try:
+        while block := request.stream.read(BLOCK_BYTES):
+            yield block
+    except ClientDisconnected:
+        raise BadRequest("the connection closed before the whole body had arrived") from None
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"the body could not be received: {error}") from None
+
+
+def read_json(*, any_media_type: bool = False) -> Any:
+    """The JSON value of the body. The article's routes take any `Content-Type`, as its server did."""
+    if not any_media_type and request.mimetype != "application/json":
+        found = f"is `{request.mimetype}`" if request.mimetype else "is missing"
+        detail = f"{found}; this path reads application/json"
+        raise UnsupportedMediaType(f"`Content-Type` {detail}", errors=[FieldError("Content-Type:", detail)])
+    body = b"".join(body_blocks(services().settings.max_request_bytes))
+    if not body.strip():
+        raise BadRequest("the body is empty: send a JSON object", errors=[FieldError("", "nothing was sent")])
+    try:
+        return exact.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}", errors=[FieldError("", str(error))]) from None
+
+
+def read_data(**options: bool) -> list[Any]:
+    """The items of a body `{"data": [item, …]}`, at least one."""
+    body = read_json(**options)
+    if not isinstance(body, dict):
+        raise _invalid("", 'the body must be a JSON object: {"data": [item, …]}')
+    for key in body:
+        if key != "data":
+            raise _invalid(f"/{key}", 'unknown field: the body is {"data": [item, …]}')
+    items = body.get("data")
+    if not isinstance(items, list):
+        raise _invalid("/data", "must be an array of items" if "data" in body else "is missing")
+    if not items:
+        raise _invalid("/data", "at least one item is needed")
+    return items
+
+
+def checked_id(text: str, kind: str) -> str:
+    """An id from a path; what is none of ours names nothing, so it is `NotFound`."""
+    if not is_id(text):
+        raise NotFound(f"there is no {kind} {text}: ids look like 01981f5e-7c4b-7d3a-9f10-2b6c8e0d4a71")
+    return text
+
+
+def _invalid(pointer: str, detail: str) -> Invalid:
+    return Invalid(f"{pointer or 'body'}: {detail}", errors=[FieldError(pointer, detail)])
+
+
+class Parser(FlaskParser):
+    """Reads query parameters and JSON bodies for the views' schemas, and refuses with pointers into them."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"query": RAISE, "json": RAISE, "headers": EXCLUDE}  # noqa: RUF012 — webargs' own form
+
+    def load_json(self, req: Request, schema: Schema) -> Any:
+        return read_json()
+
+    def handle_error(
+        self,
+        error: ValidationError,
+        req: Request,
+        schema: Schema,
+        *,
+        error_status_code: Any,
+        error_headers: Any,
+    ) -> NoReturn:
+        found = [
+            FieldError(f"?{each.pointer[1:]}" if location == "query" else each.pointer, each.detail)
+            for location, messages in error.messages_dict.items()
+            for each in field_errors(messages, "", schema)
+        ]
+        raise Invalid("; ".join(f"{each.pointer or 'body'}: {each.detail}" for each in found), errors=found)

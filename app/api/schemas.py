@@ -1,0 +1,179 @@
+"""The shapes of requests and responses: what marshmallow checks, what it writes, what OpenAPI shows."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from app.jobs.ids import is_id
+from app.tables import JobState
+
+MAX_PAGE = 1000
+
+
+class Timestamp(fields.AwareDateTime):
+    """RFC 3339, written in UTC with a Z and milliseconds; read with any offset, UTC where there is none."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(format="iso", default_timezone=UTC, **options)
+
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **options: Any) -> str | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check_id(text: str) -> None:
+    """A marshmallow validator for ids in queries and bodies."""
+    if not is_id(text):
+        raise ValidationError("is no id: ids look like 01981f5e-7c4b-7d3a-9f10-2b6c8e0d4a71")
+
+
+class Items(Schema):
+    data = fields.List(fields.Dict(), required=True, metadata={"description": "items, at least one"})
+
+
+class Predictions(Schema):
+    prediction = fields.List(
+        fields.Dict(),
+        metadata={"description": "each item's own fields plus the model's, in the order of the items"},
+    )
+    model = fields.String()
+    version = fields.String()
+
+
+class ArticlePredictions(Schema):
+    prediction = fields.List(fields.Dict())
+
+
+class ModelSchema(Schema):
+    name = fields.String()
+    version = fields.String()
+    default = fields.Boolean(metadata={"description": "whether requests that name no version get this one"})
+    state = fields.String(metadata={"enum": ["loading", "ready", "failed"]})
+    reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
+    item = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of one item"})
+    prediction = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of what predict adds"})
+
+
+class ModelList(Schema):
+    data = fields.List(fields.Nested(ModelSchema))
+
+
+class Page(Schema):
+    """Newest first. The `Link` header with rel="next" leads to the following page."""
+
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, MAX_PAGE))
+    cursor = fields.String(
+        validate=check_id, metadata={"description": "from the Link header; as it stands there"}
+    )
+
+
+class InputSchema(Schema):
+    id = fields.String()
+    format = fields.String(metadata={"enum": ["json", "ndjson", "csv"]})
+    n_items = fields.Integer()
+    n_bytes = fields.Integer(metadata={"description": "bytes of the body, after decompression"})
+    sha256 = fields.String(metadata={"description": "hex digest of the body, after decompression"})
+    created_at = Timestamp()
+    sealed_at = Timestamp()
+
+
+class InputList(Schema):
+    data = fields.List(fields.Nested(InputSchema))
+
+
+class JobQuery(Page):
+    status = fields.String(validate=validate.OneOf([state.value for state in JobState]))
+    model = fields.String()
+    input_id = fields.String(validate=check_id)
+
+
+class JobRequest(Schema):
+    model = fields.String(required=True, metadata={"description": "a name from GET /v1/models"})
+    version = fields.String(metadata={"description": "the model's default version if left out"})
+    input_id = fields.String(validate=check_id, metadata={"description": "from POST /v1/inputs"})
+    data = fields.List(
+        fields.Dict(),
+        validate=validate.Length(min=1),
+        metadata={"description": "items, instead of `input_id`"},
+    )
+    priority = fields.Integer(
+        strict=True,
+        load_default=0,
+        validate=validate.Range(-100, 100),
+        metadata={"description": "10 minutes of patience a step; lower is sooner"},
+    )
+    run_at = Timestamp(allow_none=True, load_default=None, metadata={"description": "not before this time"})
+
+    @validates_schema
+    def one_source(self, data: dict[str, Any], **_: Any) -> None:
+        if ("input_id" in data) == ("data" in data):
+            raise ValidationError(
+                "give either input_id, of an upload, or data, the items themselves", "input_id"
+            )
+
+
+class Counts(Schema):
+    total = fields.Integer(attribute="n_items")
+    succeeded = fields.Integer(attribute="n_succeeded")
+    errored = fields.Integer(attribute="n_errored")
+    canceled = fields.Integer(attribute="n_canceled")
+
+
+class JobSchema(Schema):
+    id = fields.String()
+    kind = fields.String()
+    model = fields.String()
+    version = fields.String()
+    input_id = fields.String()
+    status = fields.String(metadata={"enum": [state.value for state in JobState]})
+    done = fields.Boolean(metadata={"description": "whether the status is final"})
+    counts = fields.Nested(Counts)
+    progress = fields.Float(metadata={"description": "share of the items that have ended, 0 to 1"})
+    eta_seconds = fields.Float(
+        allow_none=True, metadata={"description": "at the rate so far; null if unknown"}
+    )
+    priority = fields.Integer()
+    run_at = Timestamp(allow_none=True)
+    error = fields.String(allow_none=True, metadata={"description": "why the job as a whole failed"})
+    created_at = Timestamp()
+    started_at = Timestamp(allow_none=True)
+    finished_at = Timestamp(allow_none=True)
+
+
+class JobList(Schema):
+    data = fields.List(fields.Nested(JobSchema))
+
+
+class JobWait(Schema):
+    wait = fields.Float(
+        load_default=0.0,
+        validate=validate.Range(0, 60),
+        metadata={"description": "seconds to wait for the job to end before answering"},
+    )
+
+
+class OutputQuery(Schema):
+    is_partial = fields.Boolean(
+        data_key="partial",
+        load_default=False,
+        metadata={"description": "what there is so far, of a job that still runs"},
+    )
+
+
+class ProblemError(Schema):
+    pointer = fields.String(metadata={"description": "a JSON pointer, a `?parameter`, a `Header:` or a line"})
+    detail = fields.String()
+
+
+class Problem(Schema):
+    """RFC 9457 problem details."""
+
+    type = fields.String()
+    title = fields.String()
+    status = fields.Integer()
+    detail = fields.String()
+    instance = fields.String()
+    request_id = fields.String()
+    errors = fields.List(fields.Nested(ProblemError))

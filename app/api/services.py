@@ -1,0 +1,24 @@
+"""What every view works with, kept on the Flask app."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from app.config import Settings
+from app.db import Database
+from app.models.registry import Registry
+
+EXTENSION = "twofold"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    database: Database
+    registry: Registry
+
+
+def services() -> Services:
+    """Those of the app that answers the current request."""
+    return cast(Services, current_app.extensions[EXTENSION])

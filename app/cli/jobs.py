@@ -1,0 +1,146 @@
+"""`twofold jobs`: what runs, what became of it, and how to stop it."""
+
+from collections.abc import Collection
+from itertools import islice
+
+import click
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.cli.database import connected
+from app.cli.printing import print_facts, print_json, print_table
+from app.jobs import control, history
+from app.jobs.ids import is_id
+from app.tables import Job, JobState, Runner
+
+ERRORS_SHOWN = 5
+COUNTS = ("total", "succeeded", "errored", "canceled")
+
+
+class _JobId(click.ParamType[str]):
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_id(value):
+            self.fail(
+                f"{value!r} is no id: give all of its 36 characters, as 'twofold jobs list' shows it",
+                param,
+                ctx,
+            )
+        return value
+
+
+@click.group()
+def jobs() -> None:
+    """Look at jobs, and cancel them."""
+
+
+@jobs.command("list")
+@click.option(
+    "--status", type=click.Choice([str(state) for state in JobState]), help="Only those in this state."
+)
+@click.option("--model", help="Only those of this model.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_jobs(status: str | None, model: str | None, limit: int, as_json: bool) -> None:
+    """List jobs, newest first."""
+    with connected() as database:
+        database.require_current_schema()
+        with database.reading() as session:
+            found = history.list_jobs(session, limit=limit, status=status, model=model)
+            described = [_described(job) for job in found]
+    if as_json:
+        print_json(described)
+    else:
+        columns = ("id", "status", "model", "version", *COUNTS, "created_at")
+        print_table(columns, [[_flat(job)[column] for column in columns] for job in described])
+
+
+@jobs.command("show")
+@click.argument("job_id", metavar="ID", type=_JobId())
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_job(job_id: str, as_json: bool) -> None:
+    """Show a job, its events in order and its first errors."""
+    with connected() as database:
+        database.require_current_schema()
+        with database.reading() as session:
+            job = _described(history.get_job(session, job_id))
+            events = _events(session, job_id)
+        errors = [
+            {"index": index, "code": code, "message": message}
+            for index, code, message in islice(history.iterate_errors(database, job_id), ERRORS_SHOWN)
+        ]
+    if as_json:
+        print_json(job | {"events": events, "errors": errors})
+        return
+    facts = _flat(job)
+    print_facts(facts)
+    click.echo("\nEvents")
+    columns = ("at", "event", "runner", "first_item", "detail")
+    print_table(columns, [[event[column] for column in columns] for event in events])
+    if errors:
+        click.echo(f"\nErrors: the first {len(errors)} of {facts['errored']}")
+        print_table(("index", "code", "message"), [list(error.values()) for error in errors])
+
+
+@jobs.command("cancel")
+@click.argument("job_id", metavar="ID", type=_JobId())
+def cancel_job(job_id: str) -> None:
+    """Cancel a job: what runs of it still finishes, and outputs so far are kept."""
+    with connected() as database:
+        database.require_current_schema()
+        with database.writing() as session:
+            control.cancel(session, job_id)
+            status = history.get_job(session, job_id).status
+    click.echo(f"job {job_id} is {status}")
+
+
+def _described(job: Job) -> dict[str, object]:
+    """A job under the names that it has in the API."""
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "model": job.model,
+        "version": job.version,
+        "status": job.status,
+        "input_id": job.input_id,
+        "counts": dict(
+            zip(COUNTS, (job.n_items, job.n_succeeded, job.n_errored, job.n_canceled), strict=True)
+        ),
+        "priority": job.priority,
+        "run_at": job.run_at,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "error": job.error,
+    }
+
+
+def _flat(job: dict[str, object]) -> dict[str, object]:
+    """The same with the counts as fields of their own, in their place."""
+    flat: dict[str, object] = {}
+    for name, value in job.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _events(session: Session, job_id: str) -> list[dict[str, object]]:
+    """The story of a job, where `runner` is host:pid of the one that did it."""
+    story = history.events(session, job_id)
+    runners = _runner_names(session, {event.runner_id for event in story if event.runner_id is not None})
+    return [
+        {
+            "at": event.at,
+            "event": event.event,
+            "first_item": event.first_item,
+            "runner_id": event.runner_id,
+            "runner": runners.get(event.runner_id or ""),
+            "detail": event.detail,
+        }
+        for event in story
+    ]
+
+
+def _runner_names(session: Session, runner_ids: Collection[str]) -> dict[str, str]:
+    rows = session.execute(select(Runner.id, Runner.host, Runner.pid).where(Runner.id.in_(runner_ids)))
+    return {row.id: f"{row.host}:{row.pid}" for row in rows}

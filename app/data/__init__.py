@@ -1,0 +1,28 @@
+"""The streamed data path: an upload's bytes into chunks of items, chunks of answers into a download's bytes.
+
+Pure Python over iterators of bytes; it knows no database and no HTTP server. Memory stays flat: a reader
+holds one chunk and one block, whatever the size of the body.
+"""
+
+from app.data.chunks import ItemChunk, Limits, pack, unpack
+from app.data.formats import Format, format_of_accept, format_of_content_type
+from app.data.reading import read_items
+from app.data.transfer import Measured, decompress
+from app.data.writing import columns_of, write_csv, write_json, write_ndjson
+
+__all__ = [
+    "Format",
+    "ItemChunk",
+    "Limits",
+    "Measured",
+    "columns_of",
+    "decompress",
+    "format_of_accept",
+    "format_of_content_type",
+    "pack",
+    "read_items",
+    "unpack",
+    "write_csv",
+    "write_json",
+    "write_ndjson",
+]

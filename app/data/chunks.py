@@ -1,0 +1,62 @@
+"""Chunks: consecutive items in one payload, a JSON array with one item per line.
+
+A payload is `[` + items joined by `,\\n` + `]`, and an empty one is `[]`. No item holds a raw newline, so a
+database reads a payload with `json_each`, and the items are found again without parsing.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+SEPARATOR = b",\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a chunk, an item and a body may be. Bytes are counted decoded, after decompression."""
+
+    chunk_items: int
+    chunk_bytes: int
+    max_item_bytes: int
+    max_bytes: int
+    max_depth: int = 100
+    """Objects and arrays inside each other, the item itself counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChunk:
+    """`n_items` items from the 0-based index `first_item` on, in the chunk format."""
+
+    first_item: int
+    n_items: int
+    payload: bytes
+
+
+def pack(items: Iterable[bytes]) -> bytes:
+    """The payload of these items, each one JSON text without raw newlines."""
+    return b"[" + SEPARATOR.join(items) + b"]"
+
+
+def unpack(payload: bytes) -> list[bytes]:
+    """The JSON texts of a payload's items, without parsing."""
+    return [] if payload == b"[]" else payload[1:-1].split(SEPARATOR)
+
+
+def chunked(items: Iterable[bytes], limits: Limits) -> Iterator[ItemChunk]:
+    """Pack single-line items into chunks of at most `chunk_items` items and `chunk_bytes` of payload.
+
+    An item that is larger than `chunk_bytes` by itself gets a chunk of its own.
+    """
+    chunk_items, chunk_bytes = limits.chunk_items, limits.chunk_bytes
+    lines: list[bytes] = []
+    n_bytes = first_item = 0
+    for item in items:
+        cost = len(item) + len(SEPARATOR)  # n items cost n - 1 separators and two brackets: n * 2 bytes
+        if lines and (n_bytes + cost > chunk_bytes or len(lines) >= chunk_items):
+            yield ItemChunk(first_item, len(lines), pack(lines))
+            first_item += len(lines)
+            lines.clear()
+            n_bytes = 0
+        lines.append(item)
+        n_bytes += cost
+    if lines:
+        yield ItemChunk(first_item, len(lines), pack(lines))

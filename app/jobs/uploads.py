@@ -1,0 +1,78 @@
+"""Uploads: a stream of blocks becomes a sealed input, or nothing."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+from sqlalchemy.orm import Session
+
+from app.data import exact
+from app.data.chunks import ItemChunk, Limits, chunked
+from app.data.formats import Format
+from app.data.reading import read_items
+from app.data.transfer import Measured
+from app.db import Database
+from app.jobs import inputs
+from app.jobs.ids import new_id
+
+CHUNKS_PER_COMMIT = 16
+"""Chunks (a thousand items or a megabyte each) per transaction: few enough that SQLite's write lock is free in
+between, and so many that most uploads are one commit."""
+
+T = TypeVar("T")
+
+
+def receive(database: Database, blocks: Iterable[bytes], format: Format, limits: Limits) -> str:
+    """Stores a decoded body as a sealed input and returns its id; if anything goes wrong, nothing of it stays.
+
+    Written as it comes, so memory is flat. An upload of up to `CHUNKS_PER_COMMIT` chunks touches the database
+    only once its body has arrived in good order. Errors are those of `read_items`.
+    """
+    measured = Measured(blocks)
+    input_id = new_id()
+    n_chunks = 0
+    with _discarding(database, input_id):
+        for batch, is_last in _marked(_batches(read_items(measured, format, limits))):
+            with database.writing() as session:
+                if not n_chunks:
+                    inputs.begin(session, input_id, format)
+                inputs.fill(session, input_id, batch, first_seq=n_chunks)
+                if is_last:
+                    inputs.seal(session, input_id, n_bytes=measured.n_bytes, sha256=measured.sha256)
+            n_chunks += len(batch)
+    return input_id
+
+
+def receive_items(session: Session, items: Iterable[object], limits: Limits) -> str:
+    """Stores items that are in memory already as a sealed input, within the caller's transaction; its id."""
+    lines = Measured(exact.dumps(item) for item in items)
+    input_id = new_id()
+    inputs.begin(session, input_id, Format.JSON)
+    inputs.fill(session, input_id, list(chunked(lines, limits)), first_seq=0)
+    inputs.seal(session, input_id, n_bytes=lines.n_bytes, sha256=lines.sha256)
+    return input_id
+
+
+@contextmanager
+def _discarding(database: Database, input_id: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # a client that hung up, a worker told to exit: whatever it is, nothing may stay
+        with database.writing() as session:
+            inputs.discard(session, input_id)
+        raise
+
+
+def _batches(chunks: Iterator[ItemChunk]) -> Iterator[list[ItemChunk]]:
+    while batch := list(islice(chunks, CHUNKS_PER_COMMIT)):
+        yield batch
+
+
+def _marked(values: Iterator[T]) -> Iterator[tuple[T, bool]]:
+    """Each value, and whether it is the last: known only once the next was asked for."""
+    current = next(values)
+    for following in values:
+        yield current, False
+        current = following
+    yield current, True
