@@ -67,6 +67,7 @@ JSON = [
     (b'{"data":[{"a":"\n"}]}', BadRequest, "/data/0", "control character"),
     (b'{"data":[{"a":"\x00"}]}', BadRequest, "/data/0", "control character"),
     (b'{"data":[%s]}' % DEEP, Invalid, "/data/0", "deeper than 100"),
+    (b'{"data":[{"b":[[],{}],%s]}' % DEEP[1:], Invalid, "/data/0", "deeper than 100"),
     (b'{"data":[{},%s' % VERY_DEEP[:2000], Invalid, "/data/1", "deeper than 100"),
     (b'{"data":[{},%s]}' % LARGE, TooLarge, "/data/1", "larger than 300 bytes"),
     (b'{"data":[{"a":"%s' % (b"x" * 2000), TooLarge, "/data/0", "larger than 300 bytes"),
@@ -126,6 +127,7 @@ CSV = [
     (b"a\n1\n" + b"x" * 301, TooLarge, "line 3", "larger than 300 bytes"),
     (b"a\n1\n" + b"\x00" * 50, TooLarge, "line 3", "larger than 300 bytes"),
     (b"a\n" + b"1\n" * 2000, TooLarge, None, "larger than 3,000 bytes"),
+    (b"n" * 200 + b"\n" + b"1\n" * 1000, TooLarge, "line 146", "30,000 bytes of JSON, names included"),
 ]
 TABLE = [
     pytest.param(format, *row, id=f"{format}-{row[0][:30]!r}")
