@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -55,18 +55,20 @@ class Runner:
         self._heartbeat = heartbeat
         self._running: dict[Future[ChunkAnswer], Claim] = {}
         self._lost: set[tuple[int, int]] = set()
+        self._unwanted: list[Claim] = []
         self._renewed_at = time.monotonic()
         # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
         self._wakeups: queues.SimpleQueue[None] = queues.SimpleQueue()
-        self._is_stopping = False
+        self._is_stopping = self._is_hurried = False
 
     def wake(self) -> None:
         """Makes the next tick come at once."""
         self._wakeups.put(None)
 
-    def stop(self) -> None:
-        """Asks the loop to take no more work and to come to an end."""
+    def stop(self, *, hurry: bool = False) -> None:
+        """Asks the loop to take no more work and to come to an end; in a hurry, without waiting for what runs."""
         self._is_stopping = True
+        self._is_hurried |= hurry
         self.wake()
 
     def run(self, drain_seconds: float = 30.0) -> bool:
@@ -89,8 +91,7 @@ class Runner:
 
     def tick(self) -> float:
         """Commits what is done, keeps what runs, claims what there is room for; the next is due in so many seconds."""
-        self._commit()
-        self._renew()
+        self._keep()
         while room := self._room():
             with self._database.reading() as session:
                 oldest = queue.oldest(session, room.keys())
@@ -145,20 +146,25 @@ class Runner:
     def _claim(self, name: str, limit: int) -> int:
         """Claims and starts up to `limit` chunks of a queue; returns how many it got."""
         served = next(served for served in self._registry.models() if _queue_of(served) == name)
-        with self._database.writing() as session:
-            claims = queue.claim(
-                session,
-                queue=name,
-                runner_id=self.id,
-                limit=limit,
-                lease_seconds=self._settings.lease_seconds,
-            )
-            if served.state == "failed":
-                reason = f"{served} failed to load: {served.reason}"
-                for job_id in {claim.job_id for claim in claims}:
-                    control.abandon(session, job_id, reason)
-                queue.finish(session, [Failed(claim, reason) for claim in claims])
-                return len(claims)
+        claims: list[Claim] = []
+        try:
+            with self._database.writing() as session:
+                claims = queue.claim(
+                    session,
+                    queue=name,
+                    runner_id=self.id,
+                    limit=limit,
+                    lease_seconds=self._settings.lease_seconds,
+                )
+                if served.state == "failed":
+                    reason = _storable(f"{served} failed to load: {served.reason}")
+                    for job_id in {claim.job_id for claim in claims}:
+                        control.abandon(session, job_id, reason)
+                    queue.finish(session, [Failed(claim, reason) for claim in claims])
+                    return len(claims)
+        except DBAPIError:  # a connection that breaks during COMMIT leaves open whether it happened
+            self._unwanted += claims
+            raise
         for claim in claims:
             future = self._executor.submit(_run_chunk, served, claim)
             self._running[future] = claim
@@ -190,31 +196,36 @@ class Runner:
         self._renewed_at = time.monotonic()
         self._lost |= {claim.key for claim in self._running.values()} - held
 
+    def _give_back(self) -> None:
+        """Releases what this runner claimed and will not run; of what it may have claimed, what it really did."""
+        if not self._unwanted:
+            return
+        with self._database.writing() as session:
+            held = queue.renew(session, runner_id=self.id, lease_seconds=self._settings.lease_seconds)
+            queue.release(session, [claim for claim in self._unwanted if claim.key in held])
+        self._unwanted.clear()
+
     def _drain(self, deadline: float) -> bool:
         """Commits what ends before the deadline, gives everything else back; True if nothing runs on."""
-        unstarted = [self._running.pop(future) for future in list(self._running) if future.cancel()]
-        self._survive(lambda: self._give_back(unstarted))
-        while self._running and (left := deadline - time.monotonic()) > 0:
-            self._heartbeat()
-            wait_for(self._running, timeout=min(HEARTBEAT_SECONDS, left), return_when="FIRST_COMPLETED")
-            self._survive(self._keep)
-        self._survive(lambda: self._give_back(list(self._running.values())))
+        self._unwanted += [self._running.pop(future) for future in list(self._running) if future.cancel()]
+        delay = self._survive(self._keep)
+        while (self._running or self._unwanted) and (left := deadline - time.monotonic()) > 0:
+            self._rest(min(delay, left))
+            delay = self._survive(self._keep)
+        self._unwanted += self._running.values()
         self._survive(self._leave)
         self._executor.shutdown(wait=False, cancel_futures=True)
         return not self._running
 
     def _keep(self) -> float:
+        """Commits what is done, gives back what will not be run, and keeps the rest."""
         self._commit()
+        self._give_back()
         self._renew()
-        return 0.0
-
-    def _give_back(self, claims: list[Claim]) -> float:
-        if claims:
-            with self._database.writing() as session:
-                queue.release(session, claims)
-        return 0.0
+        return HEARTBEAT_SECONDS
 
     def _leave(self) -> float:
+        self._give_back()
         with self._database.writing() as session:
             presence.leave(session, self.id)
         return 0.0
@@ -243,8 +254,13 @@ def _result(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed:
     error = future.exception()
     if error is None:
         answer = future.result()
-        return Done(claim, answer.items, answer.columns, answer.failures)
+        failures = [replace(failure, message=_storable(failure.message)) for failure in answer.failures]
+        return Done(claim, answer.items, answer.columns, failures)
     log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
-    return Failed(
-        claim, error.detail if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-    )
+    reason = error.detail if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+    return Failed(claim, _storable(reason))
+
+
+def _storable(message: str) -> str:
+    """What user code said, with escapes for what is no UTF-8 and for NUL, which Postgres keeps in no text."""
+    return message.replace("\0", "\\x00").encode(errors="backslashreplace").decode()

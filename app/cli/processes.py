@@ -60,11 +60,12 @@ def run(drain_seconds: float) -> None:
 def _invitation(model: str, gunicorn_options: tuple[str, ...]) -> str:
     curl = _curl(gunicorn_options)
     json = "-H 'Content-Type: application/json'"
+    online = '{"data":[{"text":"What a lovely day"}]}'
+    batch = f'{{"model":"{model}","data":[{{"text":"Good"}},{{"text":"Awful"}}]}}'
     return (
         "Try, in another terminal:\n"
-        f'  {curl}/v1/models/{model}/predict {json} -d \'{{"data":[{{"text":"What a lovely day"}}]}}\'\n'
-        f"  {curl}/v1/jobs {json}"
-        f' -d \'{{"model":"{model}","data":[{{"text":"Good"}},{{"text":"Awful"}}]}}\'\n'
+        f"  {curl}/v1/models/{model}/predict {json} -d '{online}'\n"
+        f"  {curl}/v1/jobs {json} -d '{batch}'\n"
         f"  {curl}/v1/jobs\n"
     )
 
@@ -80,10 +81,11 @@ def _curl(gunicorn_options: tuple[str, ...]) -> str:
         address = parse_address(bound[0])
     except RuntimeError as error:
         raise ConfigurationError(f"-b {bound[0]}: {error}") from None
-    if isinstance(address, str):
-        return f"curl -s --unix-socket {address} http://localhost"
-    host, port = (
-        address if isinstance(address, tuple) else ("127.0.0.1", 8000)
-    )  # a number: an inherited socket
-    host = EVERYWHERE.get(host, host)
-    return f"curl -s http://{f'[{host}]' if ':' in host else host}:{port}"
+    match address:
+        case str(path):
+            return f"curl -s --unix-socket {path} http://localhost"
+        case (str(name), int(port)):
+            host = EVERYWHERE.get(name, name)
+            return f"curl -s http://{f'[{host}]' if ':' in host else host}:{port}"
+        case _:  # the number of a socket that we inherit: it tells no address
+            return "curl -s http://127.0.0.1:8000"

@@ -1,0 +1,24 @@
+"""Runs a benchmark by name, or all: `make bench`, `make bench ARGS="main_job --items 20000"`."""
+
+import importlib
+import platform
+import sys
+from importlib.metadata import version
+
+BENCHMARKS = ("data_formats", "main_job")
+
+
+def main(arguments: list[str]) -> None:
+    names = [arguments[0]] if arguments else list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        sys.exit(f"there is no benchmark {', '.join(unknown)}: there are {', '.join(BENCHMARKS)}")
+    libraries = " ".join(f"{name} {version(name)}" for name in ("sqlalchemy", "orjson", "marshmallow", "gunicorn"))
+    print(f"{platform.platform()}, Python {platform.python_version()}, {libraries}\n")
+    for name in names:
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"benchmarks.{name}").main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, ".")
+    main(sys.argv[1:])
