@@ -17,7 +17,7 @@ INSTALL = $(PIP) install --progress-bar off --require-hashes -r $(1) \
 	&& touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint format bench lock clean
+.PHONY: help install setup serve test lint format bench lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -39,6 +39,8 @@ $(DEVELOPING): requirements/dev.txt pyproject.toml | $(BIN)/python
 	@echo 'Installing what development needs into $(VENV) (once)'
 	@$(call INSTALL,requirements/dev.txt)
 	@touch $(SERVING)
+
+install: $(SERVING) ## Make .venv with what serving needs
 
 setup: $(DEVELOPING) ## Make .venv with everything that development needs
 
