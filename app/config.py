@@ -15,6 +15,9 @@ from app.errors import ConfigurationError
 
 PREFIX = "TWOFOLD_"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
+MAX_COUNT = 2**53
+"""Counts go into SQL, where they must fit 64 bits."""
+DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,33 +70,34 @@ def _read(variable: str) -> Any:
 
 
 def _count(variable: str) -> int:
-    return env.int(variable, validate=validate.Range(min=1))
+    return env.int(variable, validate=validate.Range(min=1, max=MAX_COUNT))
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     return lambda variable: env.str(variable, validate=validate.OneOf(choices))
 
 
-def _seconds(least: float) -> Callable[[str], float]:
-    return lambda variable: env.float(variable, validate=validate.Range(min=least))
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    return lambda variable: env.float(variable, validate=validate.Range(min=least, max=most))
 
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "models_file": env.path,
     "runner": _one_of("embedded", "off"),
-    "lease_seconds": _seconds(1),
-    "poll_seconds": _seconds(0.05),
+    "runner_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
+    "lease_seconds": _seconds(1, DAY_SECONDS),
+    "poll_seconds": _seconds(0.05, DAY_SECONDS),
     "log_level": _one_of("debug", "info", "warning", "error"),
     "log_format": _one_of("auto", "json", "console"),
 }
-"""How to read a setting that is no count."""
+"""How to read a setting that is not just a count."""
 
 
 def _database_url(text: str) -> URL:
     """The URL with the driver this project ships: psycopg 3 for Postgres, the standard library's for SQLite."""
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise ConfigurationError(
             "DATABASE_URL is not a database URL: "
             "use sqlite:///file.db or postgresql://user:password@host:5432/database"

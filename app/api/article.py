@@ -9,10 +9,9 @@ from flask import Response
 from marshmallow import Schema, fields
 
 from app.api.blueprints import Blueprint
-from app.api.inputs import limits
 from app.api.jobs import stream
 from app.api.models import ready
-from app.api.requests import body_blocks, read_data
+from app.api.requests import body_blocks, limits, read_data
 from app.api.schemas import ArticlePredictions, Items
 from app.api.services import services
 from app.data.formats import Format

@@ -7,11 +7,9 @@ from flask import Response, request, url_for
 
 from app.api.blueprints import Blueprint, media
 from app.api.paging import page_of
-from app.api.requests import body_blocks, checked_id
+from app.api.requests import body_blocks, checked_id, limits
 from app.api.schemas import InputList, InputSchema, Items, Page
 from app.api.services import services
-from app.config import Settings
-from app.data.chunks import Limits
 from app.data.formats import format_of_content_type
 from app.jobs import history, inputs
 from app.jobs.uploads import receive
@@ -78,13 +76,3 @@ def delete_input(input_id: str) -> Response:
     with services().database.writing() as session:
         inputs.remove(session, checked_id(input_id, "input"))
     return Response(status=204)
-
-
-def limits(settings: Settings) -> Limits:
-    """How large uploads, their items and their chunks may be here."""
-    return Limits(
-        chunk_items=settings.chunk_items,
-        chunk_bytes=settings.chunk_bytes,
-        max_item_bytes=settings.max_item_bytes,
-        max_bytes=settings.max_upload_bytes,
-    )

@@ -10,9 +10,8 @@ from flask import Response, request, url_for
 from structlog.contextvars import bind_contextvars
 
 from app.api.blueprints import Blueprint, media
-from app.api.inputs import limits
 from app.api.paging import page_of
-from app.api.requests import checked_id
+from app.api.requests import checked_id, limits
 from app.api.schemas import JobList, JobQuery, JobRequest, JobSchema, JobWait, OutputQuery
 from app.api.services import services
 from app.data.formats import Format, format_of_accept

@@ -14,6 +14,8 @@ log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 AWAY_RETRY_SECONDS = "5"
+MAX_ERRORS = 100
+"""How many places a problem lists: a body of a million bad items is not answered by a million complaints."""
 OF_STATUS: dict[int, type[ServingError]] = {
     kind.status: kind
     for kind in (
@@ -42,15 +44,23 @@ def render(error: ServingError) -> Response:
         "type": f"urn:twofold:problem:{error.slug}",
         "title": error.title,
         "status": error.status,
-        "detail": error.detail,
+        "detail": _legible(error.detail),
         "instance": request.path,
         "request_id": g.get("request_id"),
     }
     if error.errors:
-        problem["errors"] = [{"pointer": each.pointer, "detail": each.detail} for each in error.errors]
+        problem["errors"] = [
+            {"pointer": _legible(each.pointer), "detail": _legible(each.detail)}
+            for each in error.errors[:MAX_ERRORS]
+        ]
     if error.status >= 500:
         log.warning("problem", slug=error.slug, detail=error.detail, exc_info=error.__cause__)
     return Response(orjson.dumps(problem), status=error.status, headers=error.headers, mimetype=MEDIA_TYPE)
+
+
+def _legible(text: str) -> str:
+    """A model's message may hold half characters, such as a file name that is not UTF-8: JSON cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _of_http(error: HTTPException) -> Response:

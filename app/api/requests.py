@@ -11,13 +11,18 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
 
 from app.api.services import services
+from app.config import Settings
 from app.data import exact
+from app.data.chunks import Limits
+from app.data.items import TOO_DEEP, object_end
 from app.data.transfer import decompress
 from app.errors import BadRequest, FieldError, Invalid, NotFound, UnsupportedMediaType
 from app.jobs.ids import is_id, new_id
 from app.models.schemas import field_errors
 
 BLOCK_BYTES = 64 * 1024
+TOLD = 3
+"""How many errors the one sentence of a problem tells; its `errors` have the others."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -46,11 +51,18 @@ def body_blocks(max_bytes: int) -> Iterator[bytes]:
 
 
 def _received() -> Iterator[bytes]:
+    n_bytes = 0
     try:
         while block := request.stream.read(BLOCK_BYTES):
+            n_bytes += len(block)
             yield block
+        # gunicorn gives what came before a client hung up as if it were all: lines of half an upload may look whole.
+        if n_bytes < (request.content_length or 0):
+            raise ClientDisconnected
     except ClientDisconnected:
-        raise BadRequest("the connection closed before the whole body had arrived") from None
+        raise BadRequest(
+            f"the connection closed before the whole body had arrived: {n_bytes} of {request.content_length} bytes"
+        ) from None
     except (OSError, ValueError) as error:
         raise BadRequest(f"the body could not be received: {error}") from None
 
@@ -64,10 +76,42 @@ def read_json(*, any_media_type: bool = False) -> Any:
     body = b"".join(body_blocks(services().settings.max_request_bytes))
     if not body.strip():
         raise BadRequest("the body is empty: send a JSON object", errors=[FieldError("", "nothing was sent")])
+    max_depth = limits(services().settings).max_depth
     try:
-        return exact.loads(body)
-    except (ValueError, RecursionError) as error:
+        value = exact.loads(body)
+    except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}", errors=[FieldError("", str(error))]) from None
+    except RecursionError:
+        raise _invalid("", _too_deep(max_depth)) from None
+    _check_depth(body, value, max_depth)
+    return value
+
+
+def _check_depth(body: bytes, value: Any, max_depth: int) -> None:
+    """`Invalid` for items here that nest deeper than those of an upload may: what is written must be read again."""
+    around = 2  # an item stands in an array in an object
+    if not isinstance(value, dict) or body.count(b"{") + body.count(b"[") <= max_depth + around:
+        return
+    if object_end(body, body.index(b"{"), max_depth + around) == TOO_DEEP:
+        data = value.get("data")
+        items = data if isinstance(data, list) else []
+        deep = next((index for index, item in enumerate(items) if _is_deeper(item, max_depth)), None)
+        raise _invalid("" if deep is None else f"/data/{deep}", _too_deep(max_depth))
+
+
+def _is_deeper(value: Any, max_depth: int) -> bool:
+    """Whether objects and arrays nest deeper; level by level, because recursion could itself go too deep."""
+    level = [value]
+    for _ in range(max_depth + 1):
+        level = [part for part in level if isinstance(part, dict | list)]
+        if not level:
+            return False
+        level = [below for part in level for below in (part.values() if isinstance(part, dict) else part)]
+    return True
+
+
+def _too_deep(max_depth: int) -> str:
+    return f"objects and arrays nest deeper than {max_depth} levels"
 
 
 def read_data(**options: bool) -> list[Any]:
@@ -84,6 +128,16 @@ def read_data(**options: bool) -> list[Any]:
     if not items:
         raise _invalid("/data", "at least one item is needed")
     return items
+
+
+def limits(settings: Settings) -> Limits:
+    """How large uploads, their items and their chunks may be here."""
+    return Limits(
+        chunk_items=settings.chunk_items,
+        chunk_bytes=settings.chunk_bytes,
+        max_item_bytes=settings.max_item_bytes,
+        max_bytes=settings.max_upload_bytes,
+    )
 
 
 def checked_id(text: str, kind: str) -> str:
@@ -119,4 +173,6 @@ class Parser(FlaskParser):
             for location, messages in error.messages_dict.items()
             for each in field_errors(messages, "", schema)
         ]
-        raise Invalid("; ".join(f"{each.pointer or 'body'}: {each.detail}" for each in found), errors=found)
+        told = "; ".join(f"{each.pointer or 'body'}: {each.detail}" for each in found[:TOLD])
+        more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
+        raise Invalid(told + more, errors=found)

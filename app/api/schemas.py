@@ -1,21 +1,37 @@
 """The shapes of requests and responses: what marshmallow checks, what it writes, what OpenAPI shows."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from app.jobs.ids import is_id
+from app.models.declarations import NAME
 from app.tables import JobState
 
 MAX_PAGE = 1000
+RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
+"""Python's years end in 9999: times that clients name stay clear of it, since priorities and offsets move them."""
 
 
 class Timestamp(fields.AwareDateTime):
-    """RFC 3339, written in UTC with a Z and milliseconds; read with any offset, UTC where there is none."""
+    """RFC 3339, written in UTC with a Z and milliseconds; read with any offset, but not without one."""
+
+    default_error_messages = {  # noqa: RUF012 — marshmallow's own form
+        "invalid": "is no RFC 3339 time with its offset, such as 2027-01-31T09:30:00Z"
+    }
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(format="iso", default_timezone=UTC, **options)
+        super().__init__(format="iso", **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> datetime:
+        if not isinstance(value, str) or not RFC_3339.fullmatch(value):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **options)
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **options: Any) -> str | None:
         if value is None:
@@ -27,6 +43,12 @@ def check_id(text: str) -> None:
     """A marshmallow validator for ids in queries and bodies."""
     if not is_id(text):
         raise ValidationError("is no id: ids look like 01981f5e-7c4b-7d3a-9f10-2b6c8e0d4a71")
+
+
+def check_model(text: str) -> None:
+    """A marshmallow validator for names of models in queries."""
+    if not NAME.fullmatch(text):
+        raise ValidationError("is no model name: they are 1 to 63 of a-z, 0-9, '.', '_' and '-'")
 
 
 class Items(Schema):
@@ -85,7 +107,7 @@ class InputList(Schema):
 
 class JobQuery(Page):
     status = fields.String(validate=validate.OneOf([state.value for state in JobState]))
-    model = fields.String()
+    model = fields.String(validate=check_model)
     input_id = fields.String(validate=check_id)
 
 
@@ -104,7 +126,12 @@ class JobRequest(Schema):
         validate=validate.Range(-100, 100),
         metadata={"description": "10 minutes of patience a step; lower is sooner"},
     )
-    run_at = Timestamp(allow_none=True, load_default=None, metadata={"description": "not before this time"})
+    run_at = Timestamp(
+        allow_none=True,
+        load_default=None,
+        validate=validate.Range(EARLIEST, LATEST, error="must be in the years 1970 to 9998"),
+        metadata={"description": "not before this time"},
+    )
 
     @validates_schema
     def one_source(self, data: dict[str, Any], **_: Any) -> None:

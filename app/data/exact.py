@@ -2,11 +2,14 @@
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 import orjson
 
 _LONG_NUMBER = re.compile(rb"[0-9]{19}").search
+_TOO_DEEP = "Recursion limit reached"
+"""What orjson says of more than 254 levels."""
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -19,18 +22,28 @@ def loads(text: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON of what `loads` gives, and of numpy's numbers and arrays; `TypeError` for what is no JSON."""
+    """Compact JSON of what `loads` gives, and of numpy's numbers and arrays; NaN and infinity become null.
+
+    Raises `TypeError` or `ValueError` for what is no JSON, and for what nests too deep to be read again.
+    """
     try:
         return orjson.dumps(value, option=_OPTIONS)
-    except TypeError:
+    except TypeError as error:
+        if str(error) == _TOO_DEEP:
+            raise
         return _dumps_long(value)
 
 
 def _dumps_long(value: Any) -> bytes:
     """Like `dumps`, integers beyond 64 bits included; a second try, because it is ten times slower."""
-    return json.dumps(
-        value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain
-    ).encode()
+    write = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), default=_plain)
+    try:
+        text = write(value, allow_nan=False)
+    except RecursionError:
+        raise TypeError(_TOO_DEEP) from None
+    except ValueError:  # a NaN: the standard library writes it as it is or not at all
+        text = write(json.loads(write(value), parse_constant=lambda _: None))
+    return text.encode()
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,194 @@
+"""The app over either database, its client, and a runner beside it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+import pytest
+import structlog
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import URL, text
+from werkzeug.test import TestResponse
+
+from app.api.services import EXTENSION, Services
+from app.config import Settings
+from app.db import Database
+from app.factory import create_app
+from app.jobs.wakeup import Wakeup
+from app.runner import Runner
+from app.tables import Row
+from tests.api import moody
+
+MakeApp = Callable[..., Flask]
+
+
+class Answer(TestResponse):
+    """A response as the tests read it: `json` is there, or the test fails. For the type checker alone."""
+
+    @property
+    def json(self) -> Any: ...
+
+
+class Client(FlaskClient):
+    """Flask's test client, whose answers are `Answer`."""
+
+    def get(self, *args: Any, **options: Any) -> Answer:
+        return cast(Answer, super().get(*args, **options))
+
+    def post(self, *args: Any, **options: Any) -> Answer:
+        return cast(Answer, super().post(*args, **options))
+
+    def open(self, *args: Any, **options: Any) -> Answer:
+        return cast(Answer, super().open(*args, **options))
+
+
+def client_of(app: Flask) -> Client:
+    """A client of this app; threads do not share one."""
+    app.test_client_class = Client
+    return cast(Client, app.test_client())
+
+
+def services_of(app: Flask) -> Services:
+    services: Services = app.extensions[EXTENSION]
+    return services
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres: URL, migrated_postgres: str) -> Iterator[Database]:
+    """A Postgres database for all API tests of this process."""
+    server = Database(postgres)
+    with server.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text(f"CREATE DATABASE api TEMPLATE {migrated_postgres}"))
+    server.dispose()
+    shared = Database(postgres.set(database="api"))
+    yield shared
+    shared.dispose()
+
+
+@pytest.fixture
+def postgres_url(shared_postgres: Database) -> Iterator[URL]:
+    """The shared database, emptied at the end: ten times faster than one for each test."""
+    yield shared_postgres.url
+    with shared_postgres.writing() as session:
+        session.execute(text("SET LOCAL lock_timeout = '20s'"))
+        session.execute(text(f"TRUNCATE {', '.join(Row.metadata.tables)} RESTART IDENTITY"))
+
+
+@pytest.fixture
+def make_app(database_url: URL, tmp_path: Path) -> Iterator[MakeApp]:
+    """Makes the app of this test, with small chunks, other `models` or any setting changed."""
+    made: list[Flask] = []
+
+    def make(models: str = moody.DECLARED, **changes: Any) -> Flask:
+        (tmp_path / "models.toml").write_text(models)
+        settings: dict[str, Any] = {
+            "database_url": database_url,
+            "models_file": tmp_path / "models.toml",
+            "runner": "off",
+            "runner_threads": 2,
+            "chunk_items": 4,
+            "poll_seconds": 0.05,
+            "log_format": "json",
+        }
+        app = create_app(Settings(**(settings | changes)))
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        for served in services_of(app).registry.models():
+            served.wait_ready(30)
+        services_of(app).database.dispose()
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> Client:
+    return client_of(app)
+
+
+@pytest.fixture
+def start_runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Flask], Runner]]:
+    """Starts a runner that works on an app's database in a thread of its own."""
+    # Its listener ends up to a second after it is told to; with a poll of 50 ms nothing here needs the hint.
+    monkeypatch.setattr(Wakeup, "start", lambda self: None)
+    monkeypatch.setattr(Wakeup, "stop", lambda self: None)
+    started: list[tuple[Runner, threading.Thread]] = []
+
+    def start(app: Flask) -> Runner:
+        here = services_of(app)
+        runner = Runner(here.database, here.registry, here.settings)
+        thread = threading.Thread(target=runner.run, name="runner")
+        thread.start()
+        started.append((runner, thread))
+        return runner
+
+    yield start
+    for runner, thread in started:
+        runner.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def runner(app: Flask, start_runner: Callable[[Flask], Runner]) -> Runner:
+    """A runner beside the app."""
+    return start_runner(app)
+
+
+@pytest.fixture
+def count_rows(database: Database) -> Callable[[], dict[str, int]]:
+    """How many rows the tables hold, of those that hold any."""
+    tables = [table.name for table in Row.metadata.sorted_tables]
+    counting = text(" UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in tables))
+
+    def count() -> dict[str, int]:
+        with database.reading() as session:
+            return {name: n_rows for name, n_rows in session.execute(counting) if n_rows}
+
+    return count
+
+
+def refused(response: TestResponse, status: int, *fragments: str) -> dict[str, Any]:
+    """The problem that this response is, whose detail or errors hold all fragments."""
+    assert response.status_code == status, response.text
+    assert response.mimetype == "application/problem+json"
+    problem: dict[str, Any] = orjson.loads(response.data)
+    assert problem["status"] == status
+    assert problem["type"].startswith("urn:twofold:problem:")
+    assert problem["request_id"] == response.headers["X-Request-ID"]
+    said = " ".join(
+        [problem["detail"], *(f"{e['pointer']} {e['detail']}" for e in problem.get("errors", []))]
+    )
+    for fragment in fragments:
+        assert fragment in said
+    return problem
+
+
+def items(*texts: str) -> list[dict[str, str]]:
+    return [{"text": text} for text in texts]
+
+
+def ended(client: Client, model: str = "moody", **body: Any) -> dict[str, Any]:
+    """A new job, when it has ended."""
+    made = make_job(client, model, **body)
+    job: dict[str, Any] = client.get(f"/v1/jobs/{made['id']}?wait=30").json
+    assert job["done"], job
+    return job
+
+
+def make_job(client: Client, model: str = "moody", **body: Any) -> dict[str, Any]:
+    """A new job, which no runner has seen yet if the test has none."""
+    response = client.post("/v1/jobs", json={"model": model, **body})
+    assert response.status_code == 202, response.text
+    job: dict[str, Any] = response.json
+    return job

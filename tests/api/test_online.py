@@ -1,0 +1,165 @@
+"""Online predictions: every item answered in order, or one precise error."""
+
+import gzip
+import threading
+from typing import Any
+
+import pytest
+
+from app.api import models
+from tests.api import moody
+from tests.api.conftest import Client, MakeApp, client_of, items, refused
+
+# No table is read or written here.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+PREDICT = "/v1/models/moody/predict"
+LOADING_AND_BROKEN = """
+[[model]]
+name = "loading"
+version = "1"
+class = "tests.api.moody:Loading"
+
+[[model]]
+name = "broken"
+version = "7"
+class = "tests.api.moody:Broken"
+"""
+
+
+def test_items_are_answered_in_order_by_the_default_version(client: Client) -> None:
+    response = client.post(PREDICT, json={"data": items("a", "b")})
+
+    assert response.status_code == 200
+    assert response.mimetype == "application/json"
+    assert response.json == {
+        "prediction": [{"text": "a", "mood": "better"}, {"text": "b", "mood": "better"}],
+        "model": "moody",
+        "version": "2",
+    }
+
+
+def test_fields_that_the_schema_does_not_know_come_back_untouched(client: Client) -> None:
+    item = {
+        "id": 123456789012345678901234567890,
+        "text": "a\0b \u2028 é 😀",
+        "tags": [None, True, 1.5, -(2**63), 2**64, {"a~/b": []}],
+        "mood": "mine, and the model's wins",
+    }
+
+    response = client.post(PREDICT, json={"data": [item]})
+
+    assert response.json["prediction"] == [item | {"mood": "better"}]
+    assert b'"id":123456789012345678901234567890,' in response.data
+
+
+def test_a_compressed_body_is_read(client: Client) -> None:
+    body = gzip.compress(b'{"data":[{"text":"a"}]}')
+
+    response = client.post(
+        PREDICT, data=body, content_type="application/json", headers={"Content-Encoding": "gzip"}
+    )
+
+    assert response.json["prediction"] == [{"text": "a", "mood": "better"}]
+
+
+def test_errors_point_at_every_bad_item_and_none_is_predicted(client: Client) -> None:
+    response = client.post(PREDICT, json={"data": [{"text": "a"}, {"text": 1}, {}, 7]})
+
+    problem = refused(response, 422, "3 of 4 items do not fit model moody 2")
+    assert problem["errors"] == [
+        {"pointer": "/data/1/text", "detail": "Not a valid string."},
+        {"pointer": "/data/2/text", "detail": "Missing data for required field."},
+        {"pointer": "/data/3", "detail": "An item is a JSON object, not a number."},
+    ]
+
+
+def test_a_thousand_errors_are_told_by_the_first_hundred(client: Client) -> None:
+    problem = refused(client.post(PREDICT, json={"data": [{}] * 1000}), 422, "1000 of 1000 items")
+
+    assert len(problem["errors"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("!raise", "model moody 2 raised RuntimeError: this text is too sad"),
+        ("!exit", "model moody 2 raised SystemExit: 3"),
+        ("!nul", "a lone \\udc80 surrogate"),
+        ("!short", "returned 0 predictions for 2 items"),
+        ("!set", "predicted what is not JSON"),
+        ("!schema", "its Item schema raised KeyError: 'bug'"),
+    ],
+)
+def test_a_model_that_misbehaves_is_a_500_that_says_how(text: str, why: str, client: Client) -> None:
+    problem = refused(client.post(PREDICT, json={"data": items("a", text)}), 500, why)
+
+    assert problem["type"] == "urn:twofold:problem:model-failed"
+    assert client.post(PREDICT, json={"data": items("a")}).status_code == 200
+
+
+def test_a_model_that_is_not_there_is_named(client: Client) -> None:
+    refused(
+        client.post("/v1/models/happy/predict", json={"data": items("a")}), 404, "'happy'", "moody, gated"
+    )
+
+
+def test_a_model_that_loads_or_failed_is_a_503_that_names_it(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moody.Loading, "may_load", threading.Event())
+    monkeypatch.setattr(models, "LOAD_WAIT_SECONDS", 0.01)
+    client = client_of(make_app(LOADING_AND_BROKEN))
+
+    loading = client.post("/v1/models/loading/predict", json={"data": [{}]})
+    broken = client.post("/v1/models/broken/predict", json={"data": [{}]})
+    article = client.post("/prediction/online", json={"data": [{}]})
+
+    refused(loading, 503, "model loading 1 is still loading")
+    assert int(loading.headers["Retry-After"]) > 0
+    refused(broken, 503, "model broken 7 failed to load: OSError: the weights are corrupt")
+    refused(article, 503, "model loading 1 is still loading")
+    moody.Loading.may_load.set()
+
+
+def test_a_request_that_comes_while_the_model_loads_waits_for_it(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moody.Loading, "may_load", threading.Event())
+    app = make_app(LOADING_AND_BROKEN)
+    answers: list[Any] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(
+            client_of(app).post("/v1/models/loading/predict", json={"data": [{"id": 1}]})
+        )
+    )
+
+    asking.start()
+    moody.Loading.may_load.set()
+    asking.join(30)
+
+    assert [answer.json["prediction"] for answer in answers] == [[{"id": 1}]]
+
+
+def test_models_are_listed_with_their_versions_states_and_schemas(make_app: MakeApp) -> None:
+    app = make_app(moody.DECLARED + LOADING_AND_BROKEN)
+    moody.Loading.may_load.set()
+    client = client_of(app)
+    client.post(PREDICT, json={"data": items("a")})
+    client.post("/v1/models/broken/predict", json={"data": [{}]})
+
+    listed = client.get("/v1/models").json["data"]
+
+    assert [(model["name"], model["version"], model["default"]) for model in listed] == [
+        ("moody", "1", False),
+        ("moody", "2", True),
+        ("gated", "1", True),
+        ("loading", "1", True),
+        ("broken", "7", True),
+    ]
+    assert listed[1]["state"] == "ready"
+    assert listed[1]["item"]["required"] == ["text"]
+    assert listed[1]["prediction"]["properties"]["mood"] == {"type": "string"}
+    assert (listed[4]["state"], listed[4]["reason"]) == ("failed", "OSError: the weights are corrupt")
+    assert client.get("/v1/models/moody").json == listed[1]
+    refused(client.get("/v1/models/happy"), 404, "'happy'")

@@ -1,0 +1,186 @@
+"""The predict task: every item of a chunk answered or named, however the model behaves."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+from marshmallow import Schema, ValidationError, fields, validates_schema
+
+from app.data import pack, unpack
+from app.errors import Unavailable
+from app.models import JsonObject
+from app.models.served import ServedModel
+from app.tasks.predict import ChunkAnswer, predict_chunk
+from tests.models.specimens import LoadRaises, Schemaless, declare, served
+
+
+class Tripping:
+    """Raises when an item of the call says `bad`; counts its calls and the items in them."""
+
+    calls: list[int] = []  # noqa: RUF012 — the test reads it from the class
+
+    class Item(Schema):
+        id = fields.Integer(required=True)
+
+        @validates_schema
+        def bug(self, data: JsonObject, **_: Any) -> None:
+            if data.get("bug"):
+                raise KeyError("a bug of the schema")
+            if data.get("refuse"):
+                raise ValidationError(data["refuse"], "refuse")
+
+    class Prediction(Schema):
+        label = fields.String()
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        Tripping.calls.append(len(items))
+        for item in items:
+            if "bad" in item:
+                raise ValueError(item["bad"])
+        return [item.get("answer", {"label": "ok"}) for item in items]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> ServedModel:
+    monkeypatch.setattr(Tripping, "calls", [])
+    return served(Tripping)
+
+
+def run(model: ServedModel, items: Sequence[object]) -> ChunkAnswer:
+    return predict_chunk(model, pack(orjson.dumps(item) for item in items))
+
+
+def failures(answer: ChunkAnswer) -> list[tuple[int, str, str]]:
+    return [(failure.place, failure.code, failure.message) for failure in answer.failures]
+
+
+def test_a_chunk_without_faults_costs_one_call_and_echoes_its_items(model: ServedModel) -> None:
+    big = 123456789012345678901234567890
+    answer = predict_chunk(model, b'[{"id":1,"x":"\\u0000"},\n{"id":%d,"y":[1.5]}]' % big)
+
+    assert unpack(answer.items) == [
+        b'{"id":1,"x":"\\u0000","label":"ok"}',
+        b'{"id":%d,"y":[1.5],"label":"ok"}' % big,
+    ]
+    assert answer.columns == ["id", "x", "label", "y"]
+    assert answer.failures == []
+    assert Tripping.calls == [2]
+
+
+@pytest.mark.parametrize("bad", [{0}, {99}, {50}, {0, 99}, {13, 14}, {3, 40, 41, 77}, set(range(100))])
+def test_guilty_items_are_found_by_halving_and_the_rest_is_answered(
+    bad: set[int], model: ServedModel
+) -> None:
+    answer = run(model, [{"id": i, "bad": "no"} if i in bad else {"id": i} for i in range(100)])
+
+    lines = unpack(answer.items)
+    assert [place for place, line in enumerate(lines) if line == b"null"] == sorted(bad)
+    assert [orjson.loads(line)["id"] for line in lines if line != b"null"] == sorted(set(range(100)) - bad)
+    message = "model specimen 1 raised ValueError: no"
+    assert failures(answer) == [(place, "model_failed", message) for place in sorted(bad)]
+    # Each guilty item costs two calls a level below the one where its way parts from the others'.
+    levels = math.ceil(math.log2(100 / len(bad))) + 1
+    assert len(Tripping.calls) <= 2 * len(bad) * levels + 1
+
+
+def test_items_that_the_schema_refuses_never_reach_the_model(model: ServedModel) -> None:
+    answer = run(model, [{"id": 0}, {"id": "x"}, {}, 7, {"id": 4}])
+
+    assert Tripping.calls == [2]
+    assert [line == b"null" for line in unpack(answer.items)] == [False, True, True, True, False]
+    assert failures(answer) == [
+        (1, "invalid_item", "/id: Not a valid integer."),
+        (2, "invalid_item", "/id: Missing data for required field."),
+        (3, "invalid_item", "item: An item is a JSON object, not a number."),
+    ]
+
+
+def test_failures_of_both_kinds_stand_in_the_order_of_the_items(model: ServedModel) -> None:
+    answer = run(model, [{"id": 0, "bad": "a"}, {}, {"id": 2}, {"id": 3, "bad": "b"}, {"id": "x"}])
+
+    assert [(place, code) for place, code, _ in failures(answer)] == [
+        (0, "model_failed"),
+        (1, "invalid_item"),
+        (3, "model_failed"),
+        (4, "invalid_item"),
+    ]
+    assert unpack(answer.items)[2] == b'{"id":2,"label":"ok"}'
+    assert answer.columns == ["id", "label"]
+
+
+def test_a_chunk_of_refused_items_calls_no_model(model: ServedModel) -> None:
+    answer = run(model, [{}, {}])
+
+    assert Tripping.calls == []
+    assert (answer.items, answer.columns) == (b"[null,\nnull]", [])
+    assert [place for place, _, _ in failures(answer)] == [0, 1]
+
+
+def test_an_item_on_which_the_schema_itself_breaks_fails_alone(model: ServedModel) -> None:
+    answer = run(model, [{"id": 0}, {"id": 1, "bug": True}, {"id": "x"}, {"id": 3}])
+
+    assert [line == b"null" for line in unpack(answer.items)] == [False, True, True, False]
+    assert failures(answer) == [
+        (1, "model_failed", "model specimen 1: its Item schema raised KeyError: 'a bug of the schema'"),
+        (2, "invalid_item", "/id: Not a valid integer."),
+    ]
+    assert Tripping.calls == [2]
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [({"label": {1, 2}}, "is not JSON"), ([], "not a dict"), (None, "not a dict")],
+)
+def test_an_answer_that_breaks_the_contract_fails_its_own_item(
+    answer: object, why: str, monkeypatch: pytest.MonkeyPatch, model: ServedModel
+) -> None:
+    def predict(_: Tripping, items: list[JsonObject]) -> list[Any]:
+        return [answer if item["id"] == 1 else {"label": "ok"} for item in items]
+
+    monkeypatch.setattr(Tripping, "predict", predict)
+
+    outcome = run(model, [{"id": i} for i in range(4)])
+
+    assert [line == b"null" for line in unpack(outcome.items)] == [False, True, False, False]
+    ((place, code, message),) = failures(outcome)
+    assert (place, code) == (1, "model_failed")
+    assert why in message
+
+
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_an_answer_that_nests_too_deep_fails_its_own_item(
+    depth: int, monkeypatch: pytest.MonkeyPatch, model: ServedModel
+) -> None:
+    def predict(_: Tripping, items: list[JsonObject]) -> list[Any]:
+        return [{"label": nested(depth) if item["id"] == 1 else "ok"} for item in items]
+
+    monkeypatch.setattr(Tripping, "predict", predict)
+
+    outcome = run(model, [{"id": i} for i in range(4)])
+
+    ((place, code, message),) = failures(outcome)
+    assert (place, code) == (1, "model_failed")
+    assert "is not JSON" in message
+
+
+def test_a_message_that_quotes_its_whole_item_is_cut(model: ServedModel) -> None:
+    ((_, _, message),) = failures(run(model, [{"id": 0, "bad": "x" * 100_000}]))
+
+    assert len(message) == 1000
+    assert message.endswith("x…")
+
+
+def test_a_model_that_is_not_ready_fails_the_chunk_and_not_its_items() -> None:
+    with pytest.raises(Unavailable, match="weights are corrupt"):
+        run(served(LoadRaises), [{"text": "a"}])
+    with pytest.raises(Unavailable, match="still loading"):
+        run(ServedModel(declare(Schemaless)), [{}])
