@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.data import exact
 from app.data.chunks import ItemChunk, Limits, chunked
 from app.data.formats import Format
+from app.data.items import item_too_large
 from app.data.reading import read_items
 from app.data.transfer import Measured
 from app.db import Database
@@ -45,13 +46,24 @@ def receive(database: Database, blocks: Iterable[bytes], format: Format, limits:
 
 
 def receive_items(session: Session, items: Iterable[object], limits: Limits) -> str:
-    """Stores items that are in memory already as a sealed input, within the caller's transaction; its id."""
-    lines = Measured(exact.dumps(item) for item in items)
+    """Stores items that are in memory already as a sealed input, within the caller's transaction; its id.
+
+    `TooLarge` for an item over the limit that holds for uploads.
+    """
+    lines = Measured(_lines(items, limits))
     input_id = new_id()
     inputs.begin(session, input_id, Format.JSON)
     inputs.fill(session, input_id, list(chunked(lines, limits)), first_seq=0)
     inputs.seal(session, input_id, n_bytes=lines.n_bytes, sha256=lines.sha256)
     return input_id
+
+
+def _lines(items: Iterable[object], limits: Limits) -> Iterator[bytes]:
+    for index, item in enumerate(items):
+        line = exact.dumps(item)
+        if len(line) > limits.max_item_bytes:
+            raise item_too_large(f"/data/{index}", limits)
+        yield line
 
 
 @contextmanager

@@ -112,6 +112,7 @@ JOB_BODIES = [
     post(JOBS, b"", 400, "empty"),
     post(JOBS, b"[]", 422, "body"),
     post(JOBS, b'{"data":[{"text":"a"}]}', 422, "/model"),
+    job(b'"data":[{"text":"a"},{"text":"' + b"x" * 5000 + b'"}]', 413, "/data/1"),
     post(JOBS, b'{"model":"","data":[{}]}', 404, "''"),
     post(JOBS, b'{"model":null,"data":[{}]}', 422, "/model"),
     post(JOBS, b'{"model":["moody"],"data":[{}]}', 422, "/model"),
