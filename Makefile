@@ -60,7 +60,7 @@ serve: $(SERVING) ## Migrate the database, then serve on HOST:PORT (127.0.0.1:80
 	@exec $(BIN)/gunicorn -b $(HOST):$(PORT) wsgi:app
 
 test: $(DEVELOPING) ## Run all tests, on SQLite and on PostgreSQL (ARGS="-k fence -x")
-	@$(BIN)/pytest --timeout 120 $(ARGS)
+	@$(BIN)/pytest --timeout 120 --numprocesses 2 $(ARGS)
 
 lint: $(DEVELOPING) ## Check style, types and the layers
 	$(BIN)/ruff check .

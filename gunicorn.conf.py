@@ -5,17 +5,21 @@ hangs, and drains it on SIGTERM within `--graceful-timeout`. What makes it a run
 """
 
 import os
+import signal
 import socket
 import sys
+from collections.abc import Callable
+from functools import partial
 
-from app.runner_process import run_process
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
+from gunicorn.workers.gthread import ThreadWorker
 
 from app.config import load_settings
 from app.errors import ConfigurationError
 from app.log import logging_config
 from app.models.declarations import read_declarations
+from app.runner_process import run_process
 
 try:
     settings = load_settings()
@@ -23,9 +27,28 @@ try:
 except ConfigurationError as error:
     sys.exit(f"twofold: {error}")
 
+
+class WebWorker(ThreadWorker):
+    """A threaded worker that closes its listener as soon as it is told to stop.
+
+    gunicorn's keeps it for as long as a request runs; and since each worker has a listener of its own, the kernel
+    would go on giving it its share of the new connections, which nobody would answer.
+    """
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if not (enabled or self.alive):
+            for listener in self.sockets:
+                n_before = -1
+                while n_before != self.nr_conns:  # those who are connected already are served
+                    n_before = self.nr_conns
+                    self.accept(listener)
+                listener.close()
+
+
 bind = "127.0.0.1:8000"
 workers = 2
-worker_class = "gthread"
+worker_class = WebWorker
 threads = 16
 # Each worker listens for itself. With one shared socket, keep-alive connections pile up on one worker.
 reuse_port = True
@@ -39,8 +62,13 @@ DRAIN_MARGIN_SECONDS = 2.0
 
 
 def on_starting(server: Arbiter) -> None:
-    _refuse_taken_address(server)
     _make_room(server)
+    _refuse_taken_address(server)
+    server.reload = partial(_reload, server, server.reload)
+    if os.environ.get("GUNICORN_FD") == "":
+        # SIGUSR2 hands on the sockets of the old server by number; with `reuse_port` there are none, and
+        # gunicorn cannot read the empty list. It does not use what it reads then, either.
+        os.environ["GUNICORN_FD"] = "0"
 
 
 def on_reload(server: Arbiter) -> None:
@@ -49,6 +77,12 @@ def on_reload(server: Arbiter) -> None:
         if is_runner(worker):
             worker.is_runner, worker.age = False, 0
     _make_room(server)
+
+
+def nworkers_changed(server: Arbiter, n_workers: int, _before: int | None) -> None:
+    """TTOU leaves the last web worker there, as gunicorn leaves the last worker; SIGWINCH wants none at all."""
+    if 0 < n_workers <= N_RUNNERS:
+        server.num_workers = 1 + N_RUNNERS
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
@@ -64,7 +98,7 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
     if is_runner(worker):
         server.log.info("Worker %s is the runner", worker.pid)
         drain_seconds = max(0.0, worker.cfg.graceful_timeout - DRAIN_MARGIN_SECONDS)
-        run_process(settings, drain_seconds=drain_seconds, heartbeat=worker.notify)
+        run_process(settings, drain_seconds=drain_seconds, heartbeat=partial(_beat, worker))
         sys.exit(0)
 
 
@@ -77,18 +111,37 @@ def is_runner(worker: Worker) -> bool:
     return getattr(worker, "is_runner", False)
 
 
+def _reload(server: Arbiter, reload: Callable[[], None]) -> None:
+    """Reloads as gunicorn does, unless settings or models are broken: workers that cannot boot would end the server."""
+    try:
+        read_declarations(load_settings().models_file)
+    except ConfigurationError as error:
+        server.log.error("not reloaded, the old workers go on: %s", error)
+    else:
+        reload()
+
+
+def _beat(worker: Worker) -> None:
+    """Tells the arbiter that the runner lives; drains if there is no arbiter any more, as web workers do."""
+    worker.notify()
+    if os.getppid() != worker.ppid:
+        signal.raise_signal(signal.SIGTERM)
+
+
 def _make_room(server: Arbiter) -> None:
     """Counts the runner as one worker more than was asked for."""
     server.cfg.set("workers", server.cfg.workers + N_RUNNERS)
     server.num_workers = server.cfg.workers
-    server.wants_reuse_port = server.cfg.reuse_port
+    # Only TCP sockets can share an address; a unix socket is made once, by the arbiter, for all.
+    server.wants_reuse_port = all(isinstance(address, tuple) for address in server.cfg.address)
+    server.cfg.set("reuse_port", server.wants_reuse_port)
 
 
 def _refuse_taken_address(server: Arbiter) -> None:
     """With `reuse_port` two servers could share an address unseen, each with half of the requests."""
     for address in server.cfg.address:
-        if not (server.cfg.reuse_port and isinstance(address, tuple)) or "GUNICORN_PID" in os.environ:
-            continue
+        if not server.wants_reuse_port or "GUNICORN_PID" in os.environ:
+            return
         with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

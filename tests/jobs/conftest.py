@@ -32,9 +32,7 @@ class Workshop:
         with self.database.writing() as session:
             inputs.begin(session, input_id, "ndjson")
             inputs.fill(session, input_id, chunks, 0)
-            inputs.seal(
-                session, input_id, n_items=n_items, n_chunks=len(chunks), n_bytes=n_items * 9, sha256="0" * 64
-            )
+            inputs.seal(session, input_id, n_bytes=n_items * 9, sha256="0" * 64)
         return input_id
 
     def enqueue(

@@ -1,0 +1,119 @@
+"""The migrations make the tables that the code means, and can be undone."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect, text
+
+from app.db import Database
+from app.errors import Unavailable
+from app.tables import Row
+from tests.migrations.conftest import ROOT, Alembic
+
+VIEWS = {"predictions", "job_history"}
+OF_ALEMBIC = {"alembic_version"}
+
+SelectAll = Callable[..., list[dict[str, Any]]]
+
+
+def names(database: Database) -> set[str]:
+    """The tables and views that there are."""
+    with database.engine.connect() as connection:
+        found = inspect(connection)
+        return {*found.get_table_names(), *found.get_view_names()}
+
+
+def test_up_down_and_up_again(empty_database: Database, alembic: Alembic) -> None:
+    wanted = {*Row.metadata.tables, *VIEWS}
+
+    up = alembic("upgrade", "head")
+    assert up.returncode == 0, up.stderr
+    assert names(empty_database) - OF_ALEMBIC == wanted
+    empty_database.require_current_schema()
+    with empty_database.writing() as session:
+        session.execute(
+            text("INSERT INTO inputs (id, status, format, created_at) VALUES (:id, :s, :f, :t)"), INPUT
+        )
+
+    down = alembic("downgrade", "base")
+    assert down.returncode == 0, down.stderr
+    assert names(empty_database) <= OF_ALEMBIC
+    again = Database(empty_database.url)
+    with pytest.raises(Unavailable, match=r"at migration none.*run 'twofold db upgrade'"):
+        again.require_current_schema()
+
+    again.upgrade()
+    assert names(again) - OF_ALEMBIC == wanted
+    again.dispose()
+
+
+def test_they_make_what_the_code_declares(empty_database: Database, alembic: Alembic) -> None:
+    empty_database.upgrade()
+
+    check = alembic("check")
+
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert "No new upgrade operations detected" in check.stdout
+
+
+def test_every_table_and_column_carries_its_comment_in_postgres(postgres_url: Any) -> None:
+    database = Database(postgres_url)
+    with database.reading() as session:
+        rows = session.execute(
+            text(
+                "SELECT relname, attname, col_description(pg_class.oid, attnum) AS about_column,"
+                " obj_description(pg_class.oid) AS about_table"
+                " FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped"
+                " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+            )
+        ).all()
+    database.dispose()
+
+    found = {(row.relname, row.attname): (row.about_table, row.about_column) for row in rows}
+    declared = {
+        (table.name, column.name): (table.comment, column.comment)
+        for table in Row.metadata.tables.values()
+        for column in table.columns
+    }
+    assert {place: comments for place, comments in found.items() if place[0] not in OF_ALEMBIC} == declared
+    assert all(table and column for table, column in declared.values())
+
+
+def test_the_page_about_sql_tells_of_every_table_column_and_view(database: Database) -> None:
+    page = (ROOT / "docs" / "sql.md").read_text()
+    sections = {
+        heading.strip("` "): body
+        for heading, body in re.findall(r"^#+ (.+?)\n(.*?)(?=^#|\Z)", page, re.DOTALL | re.MULTILINE)
+    }
+    with database.engine.connect() as connection:
+        found = inspect(connection)
+        columns = {
+            (name, column["name"])
+            for name in names(database) - OF_ALEMBIC
+            for column in found.get_columns(name)
+        }
+
+    told = {
+        (heading, column)
+        for heading, body in sections.items()
+        for first_cell in re.findall(r"^\| (.+?) \|", body, re.MULTILINE)
+        for column in re.findall(r"`(\w+)`", first_cell)
+    }
+    assert columns - told == set()
+    for table in Row.metadata.tables.values():
+        lines = {line.split("`")[1]: line for line in sections[table.name].splitlines() if "`" in line}
+        for column in table.columns:
+            assert str(column.comment) in lines[column.name], (
+                f"{table}.{column.name}: another comment in tables.py"
+            )
+        assert str(table.comment) in sections[table.name]
+
+
+INPUT = {
+    "id": "01890a5d-ac96-774b-bcce-b302099a8057",
+    "s": "receiving",
+    "f": "json",
+    "t": "2026-01-01T00:00:00.000Z",
+}

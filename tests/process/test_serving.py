@@ -1,0 +1,108 @@
+"""The service as one command: it starts, predicts, runs jobs and stops; or says in one line why it cannot."""
+
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from tests.process.conftest import BIN, Server
+from tests.waiting import wait_until
+
+
+def test_gunicorn_serves_online_and_batch_and_stops_cleanly(server: Server) -> None:
+    server.start()
+
+    status, answer = server.call("POST", "/v1/models/held/predict", {"data": [{"number": 4, "id": "a"}]})
+    assert (status, answer["prediction"]) == (200, [{"number": 4, "id": "a", "double": 8}])
+    server.finish(server.enqueue(25), 25)
+
+    assert server.stop() == 0
+    assert server.rows("SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL") == [{"n": 0}]
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert '"level": "error"' not in log
+
+
+def test_an_app_that_is_loaded_before_the_fork_serves_all_the_same(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.start("--preload", "-w", "2")
+    server.wait_workers(2)
+
+    status, answer = server.call("POST", "/v1/models/held/predict", {"data": [{"number": 4}]})
+    assert (status, answer["prediction"]) == (200, [{"number": 4, "double": 8}])
+    server.finish(server.enqueue(5), 5)
+    assert server.stop() == 0
+
+
+def test_without_a_runner_jobs_wait(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.environment["TWOFOLD_RUNNER"] = "off"
+    server.start("-w", "2")
+    server.wait_workers(2, n_runners=0)
+
+    job_id = server.enqueue(1)
+    assert server.call("GET", f"/v1/jobs/{job_id}?wait=1")[1]["status"] == "queued"
+    assert server.rows("SELECT count(*) AS n FROM runners") == [{"n": 0}]
+    assert server.stop() == 0
+
+
+def test_flask_run_serves_and_runs_jobs_in_one_process(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.environment["FLASK_APP"] = "wsgi.py"
+    server.launch([sys.executable, "-m", "flask", "run", "-p", str(server.port)])
+    server.wait_ready()
+
+    server.finish(server.enqueue(5), 5)
+    assert server.process is not None
+    assert server.rows("SELECT pid FROM runners") == [{"pid": server.process.pid}]
+    server.stop(signal.SIGINT)
+
+
+def test_a_second_server_at_the_same_address_is_refused_in_one_line(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.start("-w", "1")
+
+    status, lines = server.refuse()
+
+    assert status != 0
+    assert lines[1:] == [f"twofold: cannot listen at 127.0.0.1:{server.port}: Address already in use"]
+    assert server.call("GET", "/livez")[0] == 200
+
+
+def test_a_wrong_setting_stops_the_start_with_one_line_that_says_what_to_change(
+    sqlite_server: Server,
+) -> None:
+    server = sqlite_server
+    for name, value, shown in [
+        ("TWOFOLD_LEASE_SECOND", "60", "did you mean TWOFOLD_LEASE_SECONDS?"),
+        ("TWOFOLD_MODELS_FILE", "absent.toml", "absent.toml: no such file"),
+    ]:
+        environment = dict(server.environment)
+        server.environment[name] = value
+        status, lines = server.refuse()
+        server.environment = environment
+
+        assert status != 0
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("twofold: ")
+        assert shown in lines[0]
+
+
+def test_it_serves_on_a_unix_socket_by_all_of_its_workers(sqlite_server: Server) -> None:
+    server = sqlite_server
+    path = server.directory / "socket"
+    server.launch([str(BIN / "gunicorn"), "wsgi:app", "-b", f"unix:{path}", "-w", "2"])
+    wait_until(path.exists, "the socket")
+    server.wait_workers(2)
+    listeners = [
+        line for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith(f" {path}")
+    ]
+
+    assert len(listeners) == 1, "one socket that all share; another would hide it"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+    assert server.stop() == 0
+    assert not path.exists()

@@ -1,0 +1,181 @@
+"""gunicorn's own ways to change its workers: whatever they do, there is exactly one runner, and it is no web worker."""
+
+import http.client
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.process.conftest import Server, is_alive
+from tests.waiting import wait_until
+
+
+def test_there_are_as_many_web_workers_as_asked_for_and_one_runner(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.start("-w", "3")
+    server.wait_workers(3)
+    assert server.process is not None
+    (runner,) = server.runners()
+
+    server.process.send_signal(signal.SIGTTIN)
+    server.wait_workers(4)
+    for n_web in (3, 2, 1):
+        server.process.send_signal(signal.SIGTTOU)
+        server.wait_workers(n_web)
+    server.process.send_signal(signal.SIGTTOU)  # gunicorn keeps a last worker, and so do we
+    wait_until(lambda: server.log.read_text().count("Handling signal: ttou") == 4, "all signals to be seen")
+    server.process.send_signal(signal.SIGTTIN)
+    server.wait_workers(2)
+
+    assert server.runners() == {runner}
+    assert server.rows("SELECT count(*) AS n FROM runners") == [{"n": 1}]
+    server.finish(server.enqueue(3), 3)
+    assert server.stop() == 0
+
+
+def test_a_reload_replaces_the_runner_and_the_web_workers(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.start("-w", "2")
+    server.wait_workers(2)
+    assert server.process is not None
+    old = server.children()
+
+    for _ in range(2):
+        before = server.children()
+        server.process.send_signal(signal.SIGHUP)
+        wait_gone(server, before)
+        server.wait_workers(2)
+
+    assert not old & server.children()
+    assert server.rows("SELECT count(*) AS n FROM runners") == [{"n": 3}]
+    server.finish(server.enqueue(3), 3)
+    assert server.stop() == 0
+
+
+def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.start("-w", "1")
+    server.wait_workers(1)
+    server.hold()
+    answers: list[Any] = []
+
+    def ask() -> None:
+        answers.append(server.call("POST", "/v1/models/held/predict", {"data": [{"number": 4}]}))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(server.seen, "the model to have begun")
+    assert server.process is not None
+    (runner,) = server.runners()
+    (worker,) = server.web_workers()
+
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(
+        lambda: runner not in server.children(),
+        "the old runner, which is told to stop with the others, to end",
+    )
+    wait_until(server.runners, "a new runner")
+    asked = [server.call("GET", "/livez", timeout_seconds=5)[0] for _ in range(40)]
+
+    assert asked == [200] * 40
+    assert worker in server.children()
+    assert answers == []
+    server.let_go()
+    asking.join(20)
+    assert answers[0][0] == 200
+    wait_gone(server, {worker})
+    assert server.stop() == 0
+
+
+def test_an_upgrade_in_flight_hands_over_to_a_new_server(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.start("-w", "1", "--pid", str(server.directory / "pid"))
+    server.wait_workers(1)
+    old = server.process
+    assert old is not None
+    before = server.children()
+
+    old.send_signal(signal.SIGUSR2)
+    (successor,) = wait_until(lambda: server.children() - before, "the new server")
+    wait_until(lambda: len(_children(successor)) == 2, "its web worker and its runner", 20)
+    wait_until(
+        lambda: server.rows("SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL") == [{"n": 2}],
+        "its runner to have registered",
+    )
+    assert server.stop() == 0
+
+    wait_until(server.is_ready, "the new server to be ready")
+    server.finish(server.enqueue(3), 3)
+    assert server.rows("SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL") == [{"n": 1}]
+    os.kill(successor, signal.SIGTERM)
+    wait_until(lambda: not is_alive(successor), "the end of the new server")
+
+
+def test_a_killed_runner_is_replaced_and_no_request_is_lost_meanwhile(server: Server) -> None:
+    server.start("-w", "2")
+    server.wait_workers(2)
+
+    with requests_under_way(server):
+        for _ in range(3):
+            (runner,) = server.runners()
+            os.kill(runner, signal.SIGKILL)
+            wait_gone(server, {runner})
+            wait_until(server.runners, "a new runner")
+
+    server.wait_workers(2)
+    (runner,) = server.runners()
+    victim = min(server.web_workers())
+    os.kill(victim, signal.SIGKILL)
+    wait_gone(server, {victim})
+    server.wait_workers(2)
+    assert server.runners() == {runner}, "a web worker is replaced by a web worker"
+    server.finish(server.enqueue(3), 3)
+    assert server.stop() == 0
+
+
+@contextmanager
+def requests_under_way(server: Server) -> Iterator[None]:
+    """Keeps asking, on connections that are kept and on new ones; all must be answered."""
+    is_over = threading.Event()
+    n_answers = dict.fromkeys(("kept", "new"), 0)
+    errors: list[Exception] = []
+
+    def ask(kind: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        try:
+            while not is_over.is_set():
+                connection.request("GET", "/livez")
+                response = connection.getresponse()
+                assert (response.status, response.read()) == (200, b'{"status":"ok"}\n'), response.status
+                n_answers[kind] += 1
+                if kind == "new":
+                    connection.close()
+        except Exception as error:  # noqa: BLE001 — told below, in the test's thread
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=ask, args=(kind,)) for kind in (*n_answers, *n_answers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(20)
+    assert errors == []
+    assert min(n_answers.values()) > 10
+
+
+def wait_gone(server: Server, processes: set[int]) -> None:
+    wait_until(lambda: not processes & server.children(), f"the end of {sorted(processes)}", 30)
+
+
+def _children(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    assert children.exists(), f"process {pid} has ended"
+    return [int(child) for child in children.read_text().split()]

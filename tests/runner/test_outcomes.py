@@ -1,0 +1,144 @@
+"""Every way in which a chunk or a model can fail ends in a precise error, and never in a job that hangs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.errors import Unavailable
+from app.tasks.predict import predict_chunk
+from tests.jobs.conftest import Workshop
+from tests.models.specimens import LoadRaises, declare
+from tests.runner.conftest import Bench, Items, Stage
+
+SelectAll = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.mark.parametrize("window", [2, 100])
+def test_a_model_that_fails_to_load_ends_its_jobs_as_failed_with_the_reason(
+    workshop: Workshop, bench: Bench, window: int
+) -> None:
+    jobs = [workshop.enqueue(n_items=9, window=window) for _ in range(2)]
+    runner = bench.make(declare(LoadRaises, name="sentiment"))
+
+    runner.tick()
+
+    assert not bench.executor.waiting
+    for job_id in jobs:
+        job = workshop.job(job_id)
+        assert job["status"] == "failed"
+        assert job["error"] == "model sentiment 1 failed to load: OSError: weights are corrupt"
+        assert job["n_errored"] + job["n_canceled"] == 9
+        assert workshop.events(job_id) == ["created", "started", "abandoned", "finished"]
+    workshop.check_books()
+
+
+def test_a_broken_model_does_not_stop_the_others(workshop: Workshop, bench: Bench) -> None:
+    broken_job, good_job = workshop.enqueue(model="broken"), workshop.enqueue(model="good")
+    runner = bench.make(declare(LoadRaises, name="broken"), bench.declare("good"))
+
+    for _ in range(2):
+        runner.tick()
+        bench.executor.run()
+
+    assert workshop.job(broken_job)["status"] == "failed"
+    assert workshop.job(good_job)["status"] == "succeeded"
+    workshop.check_books()
+
+
+def test_an_item_that_makes_the_model_raise_is_an_item_error(
+    workshop: Workshop, bench: Bench, stage: Stage, select_all: SelectAll
+) -> None:
+    def refuse_two(items: Items) -> None:
+        if any(item["id"] == 2 for item in items):
+            raise ValueError("no twos")
+
+    stage.act = refuse_two
+    job_id = workshop.enqueue(n_items=5, chunk_items=5)
+    runner = bench.make()
+
+    runner.tick()
+    bench.executor.run()
+    runner.tick()
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["n_succeeded"], job["n_errored"]) == ("partial", 4, 1)
+    (error,) = select_all("SELECT item_index, code, message FROM item_errors")
+    assert (error["item_index"], error["code"]) == (2, "model_failed")
+    assert "ValueError: no twos" in error["message"]
+    workshop.check_books()
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [(RuntimeError("out of luck"), "RuntimeError: out of luck"), (Unavailable("not now"), "not now")],
+)
+def test_a_task_that_raises_fails_its_chunk_and_no_other(
+    workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch, raised: Exception, reason: str
+) -> None:
+    def predict_or_raise(served: Any, payload: bytes) -> Any:
+        if b'"id":1}' in payload:
+            raise raised
+        return predict_chunk(served, payload)
+
+    monkeypatch.setattr("app.runner.predict_chunk", predict_or_raise)
+    job_id = workshop.enqueue(n_items=3)
+    runner = bench.make()
+
+    for _ in range(3):
+        runner.tick()
+        bench.executor.run()
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["n_succeeded"], job["n_errored"]) == ("partial", 2, 1)
+    assert workshop.select_all("SELECT first_item, error FROM chunks WHERE status = 'failed'") == [
+        {"first_item": 1, "error": reason}
+    ]
+    workshop.check_books()
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"), [("a \0 byte", "a \\x00 byte"), ("half a \ud83d pair", "half a \\ud83d pair")]
+)
+def test_a_message_that_no_database_can_hold_is_escaped(
+    workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch, message: str, shown: str
+) -> None:
+    def refuse(items: Items) -> None:
+        raise ValueError(message)
+
+    bench.stage.act = refuse
+    erring, failing = workshop.enqueue(n_items=1), workshop.enqueue(n_items=1)
+    runner = bench.make()
+    runner.tick()
+    bench.executor.run(1)
+
+    def raise_message(*args: Any) -> Any:
+        raise ValueError(message)
+
+    monkeypatch.setattr("app.runner.predict_chunk", raise_message)
+    bench.executor.run(1)
+    runner.tick()
+
+    assert workshop.job(erring)["status"] == workshop.job(failing)["status"] == "failed"
+    assert workshop.select_all("SELECT message FROM item_errors") == [
+        {"message": f"model sentiment 1 raised ValueError: {shown}"}
+    ]
+    assert workshop.select_all("SELECT error FROM chunks WHERE status = 'failed'") == [
+        {"error": f"ValueError: {shown}"}
+    ]
+    workshop.check_books()
+
+
+def test_a_chunk_that_runs_when_its_job_is_canceled_is_kept(workshop: Workshop, bench: Bench) -> None:
+    job_id = workshop.enqueue(n_items=5)
+    runner = bench.make()
+    runner.tick()
+
+    workshop.cancel(job_id)
+    assert workshop.job(job_id)["status"] == "canceling"
+    bench.executor.run()
+    runner.tick()
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["n_succeeded"], job["n_canceled"]) == ("canceled", 2, 3)
+    workshop.check_books()

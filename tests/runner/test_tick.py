@@ -1,0 +1,148 @@
+"""A tick claims what there is room for, and commits what is done."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import event
+
+from tests.jobs.conftest import Workshop
+from tests.runner.conftest import Bench, Items, Stage, StepExecutor
+
+SelectAll = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "threads", "n_claimed"), [(1, 16, 2), (3, 16, 6), (8, 3, 3), (1, 1, 1)]
+)
+def test_claims_two_chunks_for_each_slot_of_a_model_and_no_more_than_there_are_threads(
+    workshop: Workshop, bench: Bench, concurrency: int, threads: int, n_claimed: int
+) -> None:
+    workshop.enqueue(n_items=20)
+    runner = bench.make(bench.declare(concurrency=concurrency), runner_threads=threads)
+
+    runner.tick()
+    runner.tick()
+
+    assert len(bench.executor.waiting) == n_claimed
+    (row,) = workshop.select_all("SELECT count(*) AS n FROM chunks WHERE status = 'running'")
+    assert row["n"] == n_claimed
+
+
+def test_a_job_runs_to_its_end_and_its_outputs_are_in_order(
+    workshop: Workshop, bench: Bench, executor: StepExecutor, select_all: SelectAll
+) -> None:
+    job_id = workshop.enqueue(n_items=7, chunk_items=2, window=2)
+    runner = bench.make()
+
+    for _ in range(4):
+        runner.tick()
+        executor.run(1)
+    runner.tick()
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["n_succeeded"]) == ("succeeded", 7)
+    outputs = select_all("SELECT items FROM outputs ORDER BY first_item")
+    answers = [answer for output in outputs for answer in orjson.loads(output["items"])]
+    assert answers == [{"id": index, "ok": True} for index in range(7)]
+    assert bench.stage.seen == list(range(7))
+    workshop.check_books()
+
+
+def test_all_that_is_done_is_committed_in_one_transaction(
+    workshop: Workshop, bench: Bench, executor: StepExecutor, select_all: SelectAll
+) -> None:
+    workshop.enqueue(n_items=4)
+    runner = bench.make(bench.declare(concurrency=2))
+    runner.tick()
+    executor.run()
+    commits: list[object] = []
+    event.listen(bench.database.engine, "commit", commits.append)
+
+    runner.tick()
+
+    assert len(commits) == 1
+    assert select_all("SELECT count(*) AS n FROM outputs") == [{"n": 4}]
+    workshop.check_books()
+
+
+def test_no_connection_is_held_while_a_chunk_runs(workshop: Workshop, bench: Bench) -> None:
+    workshop.enqueue(n_items=2)
+    runner = bench.make()
+    held: list[int] = []
+    bench.stage.act = lambda items: held.append(bench.database.engine.pool.checkedout())  # type: ignore[attr-defined]  # of QueuePool
+
+    runner.tick()
+    bench.executor.run()
+
+    assert held == [0, 0]
+
+
+def test_the_queue_whose_chunk_is_due_first_is_served_first(workshop: Workshop, bench: Bench) -> None:
+    workshop.enqueue(model="slow", priority=1)
+    workshop.enqueue(model="fast")
+    runner = bench.make(bench.declare("slow"), bench.declare("fast"), runner_threads=1)
+
+    runner.tick()
+
+    (claimed,) = workshop.select_all("SELECT queue FROM chunks WHERE status = 'running'")
+    assert claimed == {"queue": "fast@1"}
+
+
+def test_a_model_that_is_full_leaves_the_threads_to_others(workshop: Workshop, bench: Bench) -> None:
+    workshop.enqueue(n_items=9, model="big")
+    workshop.enqueue(n_items=9, model="small")
+
+    bench.make(bench.declare("big"), bench.declare("small")).tick()
+
+    rows = workshop.select_all(
+        "SELECT queue, count(*) AS n FROM chunks WHERE status = 'running' GROUP BY queue ORDER BY queue"
+    )
+    assert rows == [{"queue": "big@1", "n": 2}, {"queue": "small@1", "n": 2}]
+
+
+def test_a_model_that_is_still_loading_is_not_claimed_for(
+    workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_load = threading.Event()
+    monkeypatch.setattr("tests.models.specimens.Slow.may_load", may_load)
+    loading = bench.declare("loading", class_path="tests.models.specimens:Slow", options={})
+    workshop.enqueue(model="loading")
+    runner = bench.make(loading, is_loaded=False)
+
+    runner.tick()
+    assert not bench.executor.waiting
+    may_load.set()
+    runner._registry.get("loading").wait_ready(10)
+    runner.tick()
+    assert len(bench.executor.waiting) == 1
+
+
+def test_a_model_is_loaded_once_for_all_jobs(workshop: Workshop, bench: Bench, stage: Stage) -> None:
+    jobs = [workshop.enqueue(n_items=2) for _ in range(3)]
+    runner = bench.make()
+    for _ in range(4):
+        runner.tick()
+        bench.executor.run()
+
+    assert [workshop.job(job_id)["status"] for job_id in jobs] == ["succeeded"] * 3
+    assert stage.n_loads == 1
+
+
+def test_a_model_runs_as_many_chunks_at_once_as_it_declares(
+    workshop: Workshop, bench: Bench, stage: Stage, wait_for_job: Callable[[str], dict[str, Any]]
+) -> None:
+    meeting = threading.Barrier(3)  # broken, and the job partial, if three are never inside together
+
+    def meet(items: Items) -> None:
+        meeting.wait(10)
+
+    stage.act = meet
+    job_id = workshop.enqueue(n_items=6)
+    runner = bench.make(bench.declare(concurrency=3), has_threads=True)
+
+    with bench.running(runner):
+        assert wait_for_job(job_id)["status"] == "succeeded"
+    workshop.check_books()

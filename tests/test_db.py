@@ -1,0 +1,178 @@
+"""The way to the database: transactions, locks, forks and outages, on both kinds."""
+
+import os
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from app.db import Database, is_away
+from app.errors import Unavailable
+from app.jobs.ids import new_id
+
+INSERT = text("INSERT INTO inputs (id, status, format, created_at) VALUES (:id, 'receiving', 'json', :at)")
+AT = "2026-01-01T00:00:00.000Z"
+
+
+def add_input(database: Database) -> None:
+    with database.writing() as session:
+        session.execute(INSERT, {"id": new_id(), "at": AT})
+
+
+def n_inputs(database: Database) -> int:
+    with database.reading() as session:
+        return int(session.execute(text("SELECT count(*) FROM inputs")).scalar_one())
+
+
+def test_a_block_that_ends_is_committed_and_one_that_raises_is_not(database: Database) -> None:
+    add_input(database)
+
+    def write_and_raise() -> None:
+        with database.writing() as session:
+            session.execute(INSERT, {"id": new_id(), "at": AT})
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_and_raise()
+    assert n_inputs(database) == 1
+
+
+def test_a_reading_session_keeps_nothing(database: Database) -> None:
+    with database.reading() as session:
+        session.execute(INSERT, {"id": new_id(), "at": AT})
+
+    assert n_inputs(database) == 0
+
+
+def test_a_reader_is_not_stopped_by_a_writer(database: Database) -> None:
+    with database.writing() as session:
+        session.execute(INSERT, {"id": new_id(), "at": AT})
+        assert n_inputs(database) == 0
+    assert n_inputs(database) == 1
+
+
+def test_writers_that_read_before_they_write_all_succeed(database: Database) -> None:
+    """On SQLite a deferred transaction would fail with "database is locked" as soon as another one had written."""
+    n_writers, n_rounds = 4, 5
+    together = threading.Barrier(n_writers)
+    errors: list[Exception] = []
+
+    def write() -> None:
+        together.wait(10)
+        try:
+            for _ in range(n_rounds):
+                with database.writing() as session:
+                    session.execute(text("SELECT count(*) FROM inputs")).scalar_one()
+                    session.execute(INSERT, {"id": new_id(), "at": AT})
+        except DBAPIError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(n_writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert errors == []
+    assert n_inputs(database) == n_writers * n_rounds
+
+
+def test_a_child_process_makes_connections_of_its_own(database: Database) -> None:
+    add_input(database)
+    parent = database.engine
+    reading, writing = os.pipe()
+
+    child = os.fork()
+    if child == 0:  # nothing here may raise, or a second pytest would go on
+        try:
+            is_new = database.engine is not parent
+            os.write(writing, b"%d %d" % (is_new, n_inputs(database)))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    answer = os.read(reading, 100)
+    os.close(reading)
+    os.close(writing)
+
+    assert answer == b"1 1"
+    assert database.engine is parent
+    assert n_inputs(database) == 1
+
+
+def test_a_sqlite_commit_survives_a_power_cut_and_foreign_keys_hold(sqlite_url: Any) -> None:
+    database = Database(sqlite_url)
+    with database.engine.connect() as connection:
+        found = {
+            pragma: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
+            for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    database.dispose()
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 15_000}
+
+
+def test_postgres_sessions_are_in_utc_and_named(postgres_url: Any) -> None:
+    database = Database(postgres_url)
+    with database.reading() as session:
+        assert session.execute(text("SHOW timezone")).scalar_one() == "UTC"
+        assert session.execute(text("SHOW application_name")).scalar_one() == "twofold"
+    database.dispose()
+
+
+def test_a_connection_that_the_server_dropped_is_replaced_unseen(postgres_url: Any) -> None:
+    database, killer = Database(postgres_url), Database(postgres_url)
+    assert n_inputs(database) == 0
+    with killer.reading() as session:
+        session.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+
+    assert n_inputs(database) == 0
+    database.dispose()
+    killer.dispose()
+
+
+def test_away_is_a_database_that_does_not_answer_and_not_a_statement_that_is_wrong(
+    database: Database, tmp_path: Any
+) -> None:
+    nowhere = [f"sqlite:///{tmp_path}/absent/file.db", "postgresql+psycopg://nobody@127.0.0.1:1/none"]
+    for url in nowhere:
+        with pytest.raises(OperationalError) as refused:
+            n_inputs(Database(make_url(url)))
+        assert is_away(refused.value)
+
+    with pytest.raises(IntegrityError) as broken, database.writing() as session:
+        session.execute(INSERT, {"id": new_id(), "at": None})
+    assert not is_away(broken.value)
+
+
+def test_a_missing_table_is_no_outage(database: Database) -> None:
+    """Waiting would not mend it. (SQLite's driver calls it an `OperationalError`, like a locked file.)"""
+    with pytest.raises(DBAPIError) as caught, database.reading() as session:
+        session.execute(text("SELECT * FROM no_such_table"))
+
+    assert not is_away(caught.value)
+
+
+def test_old_tables_are_named_with_the_command_that_mends_them(database: Database) -> None:
+    database.require_current_schema()
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+
+    database.require_current_schema()  # it looks no more, once it was so
+    other = Database(database.url)
+    with pytest.raises(
+        Unavailable, match=r"at migration 0001, this version needs \d+: run 'twofold db upgrade'"
+    ):
+        other.require_current_schema()
+    other.dispose()
+
+
+def test_an_upgrade_can_be_repeated(database: Database) -> None:
+    database.upgrade()
+    database.upgrade()
+    database.require_current_schema()
