@@ -47,7 +47,9 @@ def main(arguments: list[str]) -> None:
 def report(kind: str, url: URL, items: list[dict[str, object]], rounds: int) -> None:
     database = Database(url)
     environment = {**os.environ, "DATABASE_URL": url.render_as_string(hide_password=False), "PYTHONPATH": "."}
-    runner = Popen([sys.executable, "-c", "from app.cli import main; main()", "run"], env=environment, stderr=DEVNULL)
+    runner = Popen(
+        [sys.executable, "-c", "from app.cli import main; main()", "run"], env=environment, stderr=DEVNULL
+    )
     try:
         figures = [one_round(database, items) for _ in range(rounds)]
     finally:
@@ -59,7 +61,9 @@ def report(kind: str, url: URL, items: list[dict[str, object]], rounds: int) -> 
     print(f"{kind}: {len(items):,} items, medians of {rounds} rounds")
     for name, seconds in (("bare loop", bare), ("upload", upload), ("job", run), ("download", download)):
         print(f"  {name:10s} {seconds:8.3f} s {len(items) / seconds:12,.0f} items/s")
-    print(f"  job / bare loop: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+    print(
+        f"  job / bare loop: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}"
+    )
 
 
 def one_round(database: Database, items: list[dict[str, object]]) -> tuple[float, float, float, float]:

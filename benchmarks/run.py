@@ -12,7 +12,9 @@ def main(arguments: list[str]) -> None:
     names = [arguments[0]] if arguments else list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         sys.exit(f"there is no benchmark {', '.join(unknown)}: there are {', '.join(BENCHMARKS)}")
-    libraries = " ".join(f"{name} {version(name)}" for name in ("sqlalchemy", "orjson", "marshmallow", "gunicorn"))
+    libraries = " ".join(
+        f"{name} {version(name)}" for name in ("sqlalchemy", "orjson", "marshmallow", "gunicorn")
+    )
     print(f"{platform.platform()}, Python {platform.python_version()}, {libraries}\n")
     for name in names:
         print(f"== {name}", flush=True)
