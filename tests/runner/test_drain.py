@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ def test_finishes_what_ends_in_time_and_claims_no_more(
 
     with bench.running(runner) as outcome:
         assert door.entered.wait(10)
+        wait_until(lambda: sum(map(Future.running, runner._running)) == 2, "both chunks to be begun")
         runner.stop()
         wait_until(lambda: runner._is_stopping, "the drain")
         door.opened.set()
