@@ -55,7 +55,7 @@ def gate(workshop: Workshop, bare: Path) -> Path:
 
 def test_run_runs_jobs_and_drains_on_sigterm(start: Start, workshop: Workshop, gate: Path) -> None:
     process = start("run")
-    job_id = workshop.enqueue(n_items=6, chunk_items=2, model="gate")
+    job_id = workshop.enqueue(n_items=60, chunk_items=2, model="gate")
     wait_until((gate / "at-0").exists, "the first chunk is in the model", START_SECONDS)
 
     process.terminate()
@@ -74,7 +74,7 @@ def test_run_runs_jobs_and_drains_on_sigterm(start: Start, workshop: Workshop, g
     assert process.wait(timeout=START_SECONDS) == 0
     outputs = workshop.select_all("SELECT first_item, items FROM outputs ORDER BY first_item")
     answers = [answer for output in outputs for answer in orjson.loads(output["items"])]
-    assert answers == [{"id": index, "double": 2 * index} for index in range(6)]
+    assert answers == [{"id": index, "double": 2 * index} for index in range(60)]
     workshop.check_books()
 
 
