@@ -65,7 +65,9 @@ def test_an_answer_is_encoded_with_every_digit() -> None:
     assert encode(served(specimens.Upper), [math.nan]) == b"[null]"
 
 
-@pytest.mark.parametrize("value", [{1}, object(), "\ud800", {"id": BIG, "value": b""}], ids=["set", "object", "surrogate", "bytes"])
+@pytest.mark.parametrize(
+    "value", [{1}, object(), "\ud800", {"id": BIG, "value": b""}], ids=["set", "object", "surrogate", "bytes"]
+)
 def test_an_answer_that_is_no_json_is_the_models_failure(value: Any) -> None:
     with pytest.raises(ModelFailed, match="model specimen 1 predicted what is not JSON"):
         encode(served(specimens.Upper), [value])

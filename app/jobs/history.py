@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.columns import utc_now
 from app.db import Database
-from app.errors import NotFound
+from app.errors import Gone, NotFound
+from app.jobs import presence
 from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, Output
 
 ListedRow = TypeVar("ListedRow", Input, Job)
@@ -35,9 +36,14 @@ def get_job(session: Session, job_id: str) -> Job:
     return row
 
 
-def list_inputs(session: Session, *, limit: int, before: str | None = None) -> Sequence[Input]:
-    """Sealed inputs, newest first; those older than `before` if that is given."""
-    return _page(session, select(Input).where(Input.status == "sealed"), Input, limit, before)
+def list_inputs(
+    session: Session, *, limit: int, before: str | None = None, collection: str | None = None
+) -> Sequence[Input]:
+    """Sealed inputs, newest first; only those older than `before` and those of a collection, if given."""
+    wanted = select(Input).where(Input.status == "sealed")
+    if collection is not None:
+        wanted = wanted.where(Input.collection == collection)
+    return _page(session, wanted, Input, limit, before)
 
 
 def list_jobs(
@@ -62,9 +68,27 @@ def latest_job_of_input(session: Session, input_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.input_id == input_id).order_by(Job.id.desc()).limit(1))
 
 
-def events(session: Session, job_id: str) -> Sequence[JobEvent]:
-    """The story of a job, from its beginning."""
-    return session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
+def story(session: Session, job_id: str) -> list[dict[str, Any]]:
+    """The story of a job, from its beginning: each event with `runner`, host:pid of the one that did it."""
+    told = session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
+    names = presence.names(session, (event.runner_id for event in told if event.runner_id is not None))
+    return [
+        {
+            "at": event.at,
+            "event": event.event,
+            "first_item": event.first_item,
+            "runner_id": event.runner_id,
+            "runner": names.get(event.runner_id or ""),
+            "detail": event.detail,
+        }
+        for event in told
+    ]
+
+
+def require_kept(job: Job) -> None:
+    """`Gone` if the outputs and errors of a job were pruned."""
+    if job.pruned_at is not None:
+        raise Gone(f"the outputs and errors of job {job.id} have expired; what it counted is kept")
 
 
 def database_time(session: Session) -> datetime:
@@ -82,22 +106,25 @@ def iterate_outputs(database: Database, job_id: str) -> Iterator[tuple[bytes, in
     """A job's outputs in input order, as (payload, places that hold null).
 
     Read a few chunks at a time, each time in a transaction of its own: a client that downloads slowly must
-    keep neither a snapshot nor a connection from others. Outputs never change, so the pieces fit together.
+    keep neither a snapshot nor a connection from others. Predictions never change, so the pieces fit together;
+    a retry may cut an output in two, which is why the next one is that which begins where the last one ended.
+    `Gone` if the job is pruned or deleted meanwhile: a body that ends early must not look whole.
     """
-    last = -1
+    n_read = 0
     while True:
         with database.reading() as session:
             rows = session.execute(
-                select(Output.first_item, Output.items, Output.n_errored)
-                .where(Output.job_id == job_id, Output.first_item > last)
+                select(Output.first_item, Output.n_items, Output.items, Output.n_errored)
+                .where(Output.job_id == job_id, Output.first_item >= n_read)
                 .order_by(Output.first_item)
                 .limit(CHUNKS_PER_READ)
             ).all()
+            _require_still_kept(session, job_id)
         if not rows:
             return
         for row in rows:
             yield row.items, row.n_errored
-        last = rows[-1].first_item
+        n_read = rows[-1].first_item + rows[-1].n_items
 
 
 def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
@@ -134,11 +161,18 @@ def _iterate_item_errors(database: Database, job_id: str) -> Iterator[tuple[int,
                 .order_by(ItemError.item_index)
                 .limit(ERRORS_PER_READ)
             ).all()
+            _require_still_kept(session, job_id)
         if not rows:
             return
         for row in rows:
             yield row.item_index, row.code, row.message
         last = rows[-1].item_index
+
+
+def _require_still_kept(session: Session, job_id: str) -> None:
+    """`Gone` if a job was pruned or deleted. Asked after its rows were read: what was there then was all there."""
+    if session.scalar(select(Job.id).where(Job.id == job_id, Job.pruned_at.is_(None))) is None:
+        raise Gone(f"job {job_id} was pruned or deleted while this was read")
 
 
 def _page(

@@ -15,14 +15,17 @@ UNSYNCHRONIZED = {"synchronize_session": False}
 """Sessions of the queue hold no objects that an UPDATE could make stale."""
 
 
-def count(session: Session, results: Iterable[Done | Failed]) -> None:
-    """Counts ended chunks into their jobs: a job that is through ends, another gets its next chunks."""
+def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str, str]]:
+    """Counts ended chunks into their jobs: a job that is through ends, another gets its next chunks.
+
+    Returns the jobs to give up, with why: those that have more item errors than they allow.
+    """
     tallies: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         n_succeeded = result.claim.n_items - result.n_errored
         tallies[result.claim.job_id].update(chunks=1, succeeded=n_succeeded, errored=result.n_errored)
     if not tallies:
-        return
+        return []
     # Two runners that end chunks of the same jobs must lock them in one order.
     session.execute(
         select(Job.id).where(Job.id.in_(tallies)).order_by(Job.id).with_for_update(key_share=True)
@@ -36,13 +39,18 @@ def count(session: Session, results: Iterable[Done | Failed]) -> None:
         update(Job)
         .where(Job.id == tally.c.job_id)
         .values(**counted(tally.c.succeeded, tally.c.errored, literal(0), otherwise=Job.status))
-        .returning(Job.id, Job.status, Job.priority),
+        .returning(Job.id, Job.status, Job.priority, Job.n_errored, Job.max_errors),
         execution_options=UNSYNCHRONIZED,
     ).all()
     tell_finished(session, [(job.id, job.status) for job in jobs])
+    hopeless = []
     for job in jobs:
         if job.status == JobState.RUNNING:
-            _promote(session, job.id, job.priority, tallies[job.id]["chunks"])
+            if job.max_errors is not None and job.n_errored > job.max_errors:
+                hopeless.append((job.id, f"{job.n_errored} items failed, and max_errors is {job.max_errors}"))
+            else:
+                _promote(session, job.id, job.priority, tallies[job.id]["chunks"])
+    return hopeless
 
 
 def _promote(session: Session, job_id: str, priority: int, n_chunks: int) -> None:
@@ -72,12 +80,14 @@ def tell(
     session: Session,
     job_ids: Iterable[str],
     event: str,
-    *,
+    first_item: int | None = None,
     runner_id: str | None = None,
     detail: str | None = None,
 ) -> None:
     """Adds a line to the stories of jobs."""
     session.execute(
-        insert(JobEvent).values(at=utc_now(), event=event, runner_id=runner_id, detail=detail),
+        insert(JobEvent).values(
+            at=utc_now(), event=event, first_item=first_item, runner_id=runner_id, detail=detail
+        ),
         [{"job_id": job_id} for job_id in job_ids],
     )

@@ -23,10 +23,12 @@ from sqlalchemy import (
     values,
 )
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import ReturningUpdate, Update
 
 from app.columns import utc_now
+from app.data.chunks import part
 from app.jobs.claims import Claim, Done, Failed
+from app.jobs.control import abandon, cancel_leftovers
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
 from app.tables import Chunk, ChunkState, InputChunk, ItemError, Job, JobState, Output
 
@@ -78,26 +80,9 @@ def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_sec
     ).all()
     if not taken:
         return []
-    rows = session.execute(
-        select(
-            Chunk.id,
-            Chunk.epoch,
-            Chunk.job_id,
-            Chunk.queue,
-            Chunk.first_item,
-            Chunk.n_items,
-            InputChunk.items,
-        )
-        .join(Job, Job.id == Chunk.job_id)
-        .join(InputChunk, (InputChunk.input_id == Job.input_id) & (InputChunk.seq == Chunk.seq))
-        .where(Chunk.id.in_(taken))
-        .order_by(Chunk.sched_key, Chunk.id)
-    ).all()
-    _begin_jobs(session, sorted({row.job_id for row in rows}), runner_id)
-    return [
-        Claim(row.id, row.epoch, row.job_id, row.queue, row.first_item, row.n_items, row.items)
-        for row in rows
-    ]
+    claims = claims_of(session, taken)
+    _begin_jobs(session, sorted({claim.job_id for claim in claims}), runner_id)
+    return claims
 
 
 def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int, int]]:
@@ -113,37 +98,70 @@ def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int,
         session.execute(insert(Output), [_output_row(result) for result in done])
     if errors := [row for result in done for row in _error_rows(result)]:
         session.execute(insert(ItemError), errors)
-    count(session, [by_key[key] for key in ended])
+    for job_id, reason in count(session, [by_key[key] for key in ended]):
+        abandon(session, job_id, reason)
     return by_key.keys() - set(ended)
 
 
 def release(session: Session, claims: Collection[Claim]) -> None:
     """Gives chunks back unrun, at their old place in the queue; a claim given back is no attempt."""
     for claim in claims:
-        session.execute(
-            update(Chunk)
-            .where(Chunk.id == claim.chunk_id, Chunk.epoch == claim.epoch, Chunk.status == ChunkState.RUNNING)
-            .values(
-                status=ChunkState.QUEUED,
-                epoch=Chunk.epoch + 1,
-                attempts=Chunk.attempts - 1,
-                runner_id=None,
-                lease_until=None,
-            ),
-            execution_options=UNSYNCHRONIZED,
-        )
+        put_back(session, claim, attempts=Chunk.attempts - 1, runner_id=None)
+    cancel_leftovers(session, {claim.job_id for claim in claims})
 
 
-def renew(session: Session, *, runner_id: str, lease_seconds: float) -> set[tuple[int, int]]:
-    """Prolongs all that a runner holds, in one statement. Returns it as (chunk id, epoch): the rest is lost."""
+def renew(
+    session: Session, *, runner_id: str, lease_seconds: float, hung: Collection[int] = ()
+) -> set[tuple[int, int]]:
+    """Prolongs what a runner holds, in one statement, but for the chunks with the ids `hung`.
+
+    Returns the keys of the claims that are still held: the others are lost, and their results are to be dropped.
+    """
     rows = session.execute(
         update(Chunk)
-        .where(Chunk.runner_id == runner_id, Chunk.status == ChunkState.RUNNING)
+        .where(Chunk.runner_id == runner_id, Chunk.status == ChunkState.RUNNING, Chunk.id.not_in(hung))
         .values(lease_until=utc_now(lease_seconds))
         .returning(Chunk.id, Chunk.epoch),
         execution_options=UNSYNCHRONIZED,
     )
     return {(row.id, row.epoch) for row in rows}
+
+
+def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
+    """The claims of chunks that were just taken, in the order of the queue."""
+    rows = session.execute(
+        select(
+            Chunk.id,
+            Chunk.epoch,
+            Chunk.job_id,
+            Chunk.queue,
+            Chunk.first_item,
+            Chunk.n_items,
+            Chunk.attempts,
+            InputChunk.first_item.label("stored_first"),
+            InputChunk.n_items.label("n_stored"),
+            InputChunk.items,
+        )
+        .join(Job, Job.id == Chunk.job_id)
+        .join(InputChunk, (InputChunk.input_id == Job.input_id) & (InputChunk.seq == Chunk.seq))
+        .where(Chunk.id.in_(chunk_ids))
+        .order_by(Chunk.sched_key, Chunk.id)
+    )
+    return [
+        Claim(
+            row.id,
+            row.epoch,
+            row.job_id,
+            row.queue,
+            row.first_item,
+            row.n_items,
+            row.attempts,
+            row.items
+            if row.n_items == row.n_stored
+            else part(row.items, row.first_item - row.stored_first, row.n_items),
+        )
+        for row in rows
+    ]
 
 
 def _begin_jobs(session: Session, job_ids: Sequence[str], runner_id: str) -> None:
@@ -162,6 +180,24 @@ def _begin_jobs(session: Session, job_ids: Sequence[str], runner_id: str) -> Non
             execution_options=UNSYNCHRONIZED,
         )
         tell(session, fresh, "started", runner_id=runner_id)
+
+
+def put_back(session: Session, claim: Claim, **columns: Any) -> bool:
+    """Queues a held chunk again, with a new epoch; whether it was still held."""
+    put_back = session.execute(
+        _held(claim)
+        .values(status=ChunkState.QUEUED, epoch=Chunk.epoch + 1, lease_until=None, **columns)
+        .returning(Chunk.id),
+        execution_options=UNSYNCHRONIZED,
+    )
+    return put_back.one_or_none() is not None
+
+
+def _held(claim: Claim) -> Update:
+    """An UPDATE of a claimed chunk, for as long as the claim holds."""
+    return update(Chunk).where(
+        Chunk.id == claim.chunk_id, Chunk.epoch == claim.epoch, Chunk.status == ChunkState.RUNNING
+    )
 
 
 def _end_chunks(results: Sequence[Done | Failed]) -> ReturningUpdate[int, int]:

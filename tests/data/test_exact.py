@@ -89,7 +89,9 @@ def test_what_orjson_knows_beyond_json_is_written_beside_any_integer(id: int) ->
 
 
 @pytest.mark.parametrize("id", [1, BIG])
-@pytest.mark.parametrize("value", [{1}, object(), b"x", 1j, "\ud800"], ids=["set", "object", "bytes", "complex", "surrogate"])
+@pytest.mark.parametrize(
+    "value", [{1}, object(), b"x", 1j, "\ud800"], ids=["set", "object", "bytes", "complex", "surrogate"]
+)
 def test_what_is_no_json_is_not_written(id: int, value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         exact.dumps({"id": id, "value": value})
