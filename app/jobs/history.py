@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TypeVar
+from heapq import merge
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -79,25 +81,10 @@ def output_columns(session: Session, job_id: str) -> list[str]:
 
 
 def iterate_outputs(database: Database, job_id: str) -> Iterator[tuple[bytes, int]]:
-    """A job's outputs in input order, as (payload, places that hold null).
-
-    Read a few chunks at a time, each time in a transaction of its own: a client that downloads slowly must
-    keep neither a snapshot nor a connection from others. Outputs never change, so the pieces fit together.
-    """
-    last = -1
-    while True:
-        with database.reading() as session:
-            rows = session.execute(
-                select(Output.first_item, Output.items, Output.n_errored)
-                .where(Output.job_id == job_id, Output.first_item > last)
-                .order_by(Output.first_item)
-                .limit(CHUNKS_PER_READ)
-            ).all()
-        if not rows:
-            return
-        for row in rows:
-            yield row.items, row.n_errored
-        last = rows[-1].first_item
+    """A job's outputs in input order, as (payload, places that hold null)."""
+    wanted = select(Output.first_item, Output.items, Output.n_errored).where(Output.job_id == job_id)
+    for _, items, n_errored in _in_pieces(database, wanted, Output.first_item, CHUNKS_PER_READ):
+        yield items, n_errored
 
 
 def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
@@ -105,40 +92,39 @@ def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, 
 
     Items of a chunk that could not run at all have no rows of their own: the chunk tells for all of them.
     """
+    wanted = select(ItemError.item_index, ItemError.code, ItemError.message).where(ItemError.job_id == job_id)
+    refused = _in_pieces(database, wanted, ItemError.item_index, ERRORS_PER_READ)
+    return merge(refused, _errors_of_chunks(database, job_id), key=itemgetter(0))
+
+
+def _errors_of_chunks(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
     with database.reading() as session:
         failed = session.execute(
             select(Chunk.first_item, Chunk.n_items, Chunk.error)
             .where(Chunk.job_id == job_id, Chunk.status == ChunkState.FAILED)
             .order_by(Chunk.first_item)
         ).all()
-    single = _iterate_item_errors(database, job_id)
-    following = next(single, None)
     for chunk in failed:
-        while following is not None and following[0] < chunk.first_item:
-            yield following
-            following = next(single, None)
         for index in range(chunk.first_item, chunk.first_item + chunk.n_items):
             yield index, "chunk_failed", chunk.error
-    if following is not None:
-        yield following
-        yield from single
 
 
-def _iterate_item_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
+def _in_pieces(
+    database: Database, wanted: Select[*tuple[Any, ...]], place: Any, n_rows: int
+) -> Iterator[Any]:
+    """The rows by ascending `place`, which is their first column.
+
+    Read a few at a time, each time in a transaction of its own: a client that downloads slowly must keep neither
+    a snapshot nor a connection from others. Such rows never change, so the pieces fit together.
+    """
     last = -1
     while True:
         with database.reading() as session:
-            rows = session.execute(
-                select(ItemError.item_index, ItemError.code, ItemError.message)
-                .where(ItemError.job_id == job_id, ItemError.item_index > last)
-                .order_by(ItemError.item_index)
-                .limit(ERRORS_PER_READ)
-            ).all()
+            rows = session.execute(wanted.where(place > last).order_by(place).limit(n_rows)).all()
         if not rows:
             return
-        for row in rows:
-            yield row.item_index, row.code, row.message
-        last = rows[-1].item_index
+        yield from rows
+        last = rows[-1][0]
 
 
 def _page(

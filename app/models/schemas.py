@@ -130,7 +130,7 @@ def json_schema(schema: Schema | None) -> dict[str, Any] | None:
     plugin = MarshmallowPlugin(schema_name_resolver=lambda schema: "")  # no name: inlined
     APISpec("", "", "3.1.0", plugins=[plugin])  # gives the plugin its converter
     try:
-        converted: dict[str, Any] = plugin.converter.schema2jsonschema(schema)  # type: ignore[union-attr]
+        converted: dict[str, Any] = plugin.converter.schema2jsonschema(schema)  # type: ignore[union-attr]  # set by APISpec
     except (APISpecError, RecursionError):
         return {"type": "object"}  # it contains itself, which cannot be inlined
     return converted
