@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ class Database:
         self.url = url
         self._engine: Engine | None = None
         self._pid = 0
+        self._making = (
+            threading.Lock()
+        )  # two threads at their first use would make two, and lose the other's connection
         self._is_current = False
 
     @property
@@ -42,9 +46,10 @@ class Database:
 
     @property
     def engine(self) -> Engine:
-        if self._engine is None or self._pid != os.getpid():
-            self._engine, self._pid = _create_engine(self.url), os.getpid()
-        return self._engine
+        with self._making:
+            if self._engine is None or self._pid != os.getpid():
+                self._engine, self._pid = _create_engine(self.url), os.getpid()
+            return self._engine
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

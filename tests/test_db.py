@@ -2,12 +2,14 @@
 
 import os
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from app import db
 from app.db import Database, is_away
 from app.errors import Unavailable
 from app.jobs.ids import new_id
@@ -77,6 +79,29 @@ def test_writers_that_read_before_they_write_all_succeed(database: Database) -> 
 
     assert errors == []
     assert n_inputs(database) == n_writers * n_rounds
+
+
+def test_threads_at_their_first_use_share_one_engine(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_engine = db._create_engine
+    second_thread_is_in = threading.Barrier(2)
+    engines: list[object] = []
+
+    def create_while_the_other_may_come_in(url: Any) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            second_thread_is_in.wait(0.5)
+        return create_engine(url)
+
+    monkeypatch.setattr(db, "_create_engine", create_while_the_other_may_come_in)
+    threads = [threading.Thread(target=lambda: engines.append(database.engine)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(engines) == 2
+    assert engines[0] is engines[1]
 
 
 def test_a_child_process_makes_connections_of_its_own(database: Database) -> None:
