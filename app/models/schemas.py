@@ -1,16 +1,25 @@
 """Schemas: a model's marshmallow `Item` and `Prediction`, as checks, as JSON pointers and as JSON Schema."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from apispec import APISpec
 from apispec.exceptions import APISpecError
 from apispec.ext.marshmallow import MarshmallowPlugin
-from marshmallow import INCLUDE, Schema, ValidationError, fields
+from marshmallow import INCLUDE, Schema, ValidationError, fields, missing
 from marshmallow.exceptions import SCHEMA
 
 from app.errors import FieldError
 from app.models import JsonObject
+
+SAME_WHEN_LOADED: dict[type[fields.Field[Any]], type] = {
+    fields.String: str,
+    fields.Integer: int,
+    fields.Float: float,
+}
+"""Fields that, with no option set, load a value of this very type as it is."""
 
 Refusals = dict[int, tuple[FieldError, ...]]
 """Positions of refused items, each with its reasons; pointers are relative to the item."""
@@ -27,6 +36,8 @@ def load_items(schema: Schema | None, items: Sequence[object]) -> tuple[list[Jso
     What is loaded shares nothing mutable with `items`. All are loaded in one call. Where some fail the
     others are loaded again, because marshmallow runs its later hooks on no item while one fails.
     """
+    if (loaded := _as_they_are(schema, items)) is not None:
+        return loaded, {}
     refused: Refusals = {
         position: (FieldError("", f"An item is a JSON object, not {json_type(item)}."),)
         for position, item in enumerate(items)
@@ -41,6 +52,62 @@ def load_items(schema: Schema | None, items: Sequence[object]) -> tuple[list[Jso
             return schema.load(copies, many=True), refused
         except ValidationError as error:
             refused |= _refusals(schema, error, positions, items)
+
+
+def _as_they_are(schema: Schema | None, items: Sequence[object]) -> list[JsonObject] | None:
+    """What marshmallow would load, ten times faster, if it would change no value of any item; else None."""
+    types = {} if schema is None else _loaded_as_they_are(schema)
+    if types is None:
+        return None
+    loaded = []
+    for item in items:
+        if not isinstance(item, dict):
+            return None
+        copy = {}
+        for name, wanted in types.items():
+            value = item.get(name)
+            if type(value) is not wanted or (wanted is float and not math.isfinite(value)):  # type: ignore[arg-type]  # a float
+                return None
+            copy[name] = value
+        if len(item) > len(copy):
+            copy.update((name, _copied(value)) for name, value in item.items() if name not in copy)
+        loaded.append(copy)
+    return loaded
+
+
+@lru_cache(maxsize=256)
+def _loaded_as_they_are(schema: Schema) -> dict[str, type] | None:
+    """The type of each field, if values of these types are all that the schema asks for; else None.
+
+    Anything beyond plain fields leaves every item to marshmallow: a hook or another method in any of its classes,
+    a field of another class, an option of a field other than `required`.
+    """
+    if schema.unknown != INCLUDE or any(map(_is_code, _own_attributes(type(schema)))):
+        return None
+    types = {}
+    for name, field in schema.fields.items():
+        wanted = SAME_WHEN_LOADED.get(type(field))
+        if wanted is None or _has_options(field) or "." in name:  # marshmallow makes nested dicts of "a.b"
+            return None
+        types[name] = wanted
+    return types
+
+
+def _has_options(field: fields.Field[Any]) -> bool:
+    has_code = field.pre_load or field.validators or field.post_load
+    is_named = field.data_key is not None or field.attribute is not None
+    return bool(has_code or is_named or field.dump_only or field.load_default is not missing)
+
+
+def _own_attributes(declared: type[Schema]) -> Iterator[object]:
+    """What a schema class and its bases define themselves, those of marshmallow left out."""
+    return (
+        value for each in declared.__mro__ if not issubclass(Schema, each) for value in vars(each).values()
+    )
+
+
+def _is_code(attribute: object) -> bool:
+    return hasattr(attribute, "__get__") or (callable(attribute) and not isinstance(attribute, type))
 
 
 def _refusals(
