@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, String, Text
+from sqlalchemy import BigInteger, BindParameter, DateTime, String, Text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -67,7 +67,7 @@ class utc_now(GenericFunction[datetime]):  # noqa: N801 — a SQL function, and 
     type = UtcDateTime()
     inherit_cache = True
 
-    def __init__(self, plus_seconds: float = 0.0) -> None:
+    def __init__(self, plus_seconds: float | BindParameter[float] = 0.0) -> None:
         super().__init__(plus_seconds)
 
 

@@ -3,62 +3,50 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import Integer, column, insert, literal, select, update, values
 from sqlalchemy.orm import Session
 
-from app.columns import Id, utc_now
+from app.jobs import statements
 from app.jobs.claims import Done, Failed
-from app.jobs.states import counted, sched_key
-from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Job, JobEvent, JobState
+from app.jobs.states import PRIORITY_STEP_SECONDS
+from app.tables import TERMINAL_JOB_STATES, JobState
 
 UNSYNCHRONIZED = {"synchronize_session": False}
 """Sessions of the queue hold no objects that an UPDATE could make stale."""
 
 
 def count(session: Session, results: Iterable[Done | Failed]) -> None:
-    """Counts ended chunks into their jobs: a job that is through ends, another gets its next chunks."""
+    """Counts ended chunks into their jobs: a job that is through ends, another gets its next chunks.
+
+    Those are queued behind all that is queued already: so small jobs pass big ones.
+    """
     tallies: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         n_succeeded = result.claim.n_items - result.n_errored
         tallies[result.claim.job_id].update(chunks=1, succeeded=n_succeeded, errored=result.n_errored)
     if not tallies:
         return
-    # Two runners that end chunks of the same jobs must lock them in one order.
-    session.execute(
-        select(Job.id).where(Job.id.in_(tallies)).order_by(Job.id).with_for_update(key_share=True)
+    connection = session.connection()
+    # One after the other, by id: two runners that end chunks of the same jobs must lock them in one order.
+    connection.execute(
+        statements.COUNT_ENDED_ITEMS,
+        [
+            {"job_id": job_id, "succeeded": tally["succeeded"], "errored": tally["errored"]}
+            for job_id, tally in sorted(tallies.items())
+        ],
     )
-    tally = (
-        values(column("job_id", Id), column("succeeded", Integer), column("errored", Integer), name="tally")
-        .data([(job_id, tally["succeeded"], tally["errored"]) for job_id, tally in tallies.items()])
-        .cte("tally")
-    )
-    jobs = session.execute(
-        update(Job)
-        .where(Job.id == tally.c.job_id)
-        .values(**counted(tally.c.succeeded, tally.c.errored, literal(0), otherwise=Job.status))
-        .returning(Job.id, Job.status, Job.priority),
-        execution_options=UNSYNCHRONIZED,
-    ).all()
+    jobs = connection.execute(statements.JOBS, {"job_ids": list(tallies)}).all()
     tell_finished(session, [(job.id, job.status) for job in jobs])
-    for job in jobs:
-        if job.status == JobState.RUNNING:
-            _promote(session, job.id, job.priority, tallies[job.id]["chunks"])
-
-
-def _promote(session: Session, job_id: str, priority: int, n_chunks: int) -> None:
-    """Queues a job's next pending chunks, behind all that is queued already: so small jobs pass big ones."""
-    pending = (
-        select(Chunk.id)
-        .where(Chunk.job_id == job_id, Chunk.status == ChunkState.PENDING)
-        .order_by(Chunk.first_item)
-        .limit(n_chunks)
-    )
-    session.execute(
-        update(Chunk)
-        .where(Chunk.id.in_(pending))
-        .values(status=ChunkState.QUEUED, ready_at=utc_now(), sched_key=sched_key(priority, None)),
-        execution_options=UNSYNCHRONIZED,
-    )
+    promoted = [
+        {
+            "the_job_id": job.id,
+            "n_chunks": tallies[job.id]["chunks"],
+            "seconds_later": job.priority * PRIORITY_STEP_SECONDS,
+        }
+        for job in jobs
+        if job.status == JobState.RUNNING
+    ]
+    if promoted:
+        connection.execute(statements.QUEUE_PENDING_CHUNKS, promoted)
 
 
 def tell_finished(session: Session, jobs: Collection[tuple[str, str]]) -> None:
@@ -77,7 +65,7 @@ def tell(
     detail: str | None = None,
 ) -> None:
     """Adds a line to the stories of jobs."""
-    session.execute(
-        insert(JobEvent).values(at=utc_now(), event=event, runner_id=runner_id, detail=detail),
-        [{"job_id": job_id} for job_id in job_ids],
+    session.connection().execute(
+        statements.ADD_EVENT,
+        [{"job_id": job_id, "event": event, "runner_id": runner_id, "detail": detail} for job_id in job_ids],
     )

@@ -10,25 +10,14 @@ chunks while it holds a job (cancel) skips those that a claim has locked: they a
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Integer,
-    Text,
-    column,
-    insert,
-    literal,
-    select,
-    union_all,
-    update,
-    values,
-)
+from sqlalchemy import update
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.columns import utc_now
+from app.jobs import statements
 from app.jobs.claims import Claim, Done, Failed
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
-from app.tables import Chunk, ChunkState, InputChunk, ItemError, Job, JobState, Output
+from app.tables import Chunk, ChunkState
 
 
 def oldest(session: Session, queues: Collection[str]) -> str | None:
@@ -37,67 +26,31 @@ def oldest(session: Session, queues: Collection[str]) -> str | None:
     A runner asks this before it claims: on SQLite a claim takes the write lock, which nothing should be
     stopped by when there is nothing to do.
     """
-    heads = [
-        select(literal(queue, Text).label("queue"), Chunk.sched_key)
-        .where(Chunk.status == ChunkState.QUEUED, Chunk.queue == queue, Chunk.ready_at <= utc_now())
-        .order_by(Chunk.sched_key, Chunk.id)
-        .limit(1)
-        .subquery()
+    connection = session.connection()
+    heads = {
+        queue: head
         for queue in queues
-    ]
-    if not heads:
-        return None
-    first = union_all(*(select(head) for head in heads)).subquery()
-    return session.scalar(select(first.c.queue).order_by(first.c.sched_key).limit(1))
+        if (head := connection.execute(statements.HEAD_OF_QUEUE, {"the_queue": queue}).one_or_none())
+        is not None
+    }
+    return min(heads, key=lambda queue: tuple(heads[queue]), default=None)
 
 
 def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_seconds: float) -> list[Claim]:
     """Takes up to `limit` chunks that are due, oldest `sched_key` first, for `lease_seconds`. Jobs begin with it."""
-    due = (
-        select(Chunk.id)
-        .where(Chunk.status == ChunkState.QUEUED, Chunk.queue == queue, Chunk.ready_at <= utc_now())
-        .order_by(Chunk.sched_key, Chunk.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-        .prefix_with("MATERIALIZED", dialect="postgresql")
-    )
-    taken = session.scalars(
-        update(Chunk)
-        .where(Chunk.id.in_(select(due.c.id)))
-        .values(
-            status=ChunkState.RUNNING,
-            epoch=Chunk.epoch + 1,
-            attempts=Chunk.attempts + 1,
-            runner_id=runner_id,
-            lease_until=utc_now(lease_seconds),
-            started_at=utc_now(),
-        )
-        .returning(Chunk.id),
-        execution_options=UNSYNCHRONIZED,
+    connection = session.connection()
+    taken = connection.scalars(
+        statements.TAKE_NEXT_CHUNKS,
+        {"the_queue": queue, "the_runner_id": runner_id, "limit": limit, "lease_seconds": lease_seconds},
     ).all()
     if not taken:
         return []
-    rows = session.execute(
-        select(
-            Chunk.id,
-            Chunk.epoch,
-            Chunk.job_id,
-            Chunk.queue,
-            Chunk.first_item,
-            Chunk.n_items,
-            InputChunk.items,
-        )
-        .join(Job, Job.id == Chunk.job_id)
-        .join(InputChunk, (InputChunk.input_id == Job.input_id) & (InputChunk.seq == Chunk.seq))
-        .where(Chunk.id.in_(taken))
-        .order_by(Chunk.sched_key, Chunk.id)
-    ).all()
-    _begin_jobs(session, sorted({row.job_id for row in rows}), runner_id)
-    return [
-        Claim(row.id, row.epoch, row.job_id, row.queue, row.first_item, row.n_items, row.items)
-        for row in rows
-    ]
+    claims = [Claim(*row) for row in connection.execute(statements.TAKEN_CHUNKS, {"chunk_ids": taken})]
+    job_ids = sorted({claim.job_id for claim in claims})
+    if fresh := connection.scalars(statements.LOCK_JOBS_NOT_BEGUN, {"job_ids": job_ids}).all():
+        connection.execute(statements.BEGIN_JOBS, {"job_ids": fresh})
+        tell(session, fresh, "started", runner_id=runner_id)
+    return claims
 
 
 def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int, int]]:
@@ -105,16 +58,22 @@ def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int,
 
     Returns the keys of the claims that are no longer held: of these nothing is written.
     """
+    connection = session.connection()
     by_key = {result.claim.key: result for result in results}
-    rows = session.execute(_end_chunks(results), execution_options=UNSYNCHRONIZED)
-    ended = [(row.id, row.epoch) for row in rows]
-    done = [result for key in ended if isinstance(result := by_key[key], Done)]
-    if done:
-        session.execute(insert(Output), [_output_row(result) for result in done])
-    if errors := [row for result in done for row in _error_rows(result)]:
-        session.execute(insert(ItemError), errors)
-    count(session, [by_key[key] for key in ended])
-    return by_key.keys() - set(ended)
+    running = connection.execute(
+        statements.LOCK_RUNNING_CHUNKS, {"chunk_ids": [chunk_id for chunk_id, _ in by_key]}
+    )
+    held = [by_key[key] for chunk in running if (key := (chunk.id, chunk.epoch)) in by_key]
+    done = [result for result in held if isinstance(result, Done)]
+    for statement, rows in (
+        (statements.END_CHUNK, [_ending(result) for result in held]),
+        (statements.ADD_OUTPUT, [_output_row(result) for result in done]),
+        (statements.ADD_ITEM_ERROR, [row for result in done for row in _error_rows(result)]),
+    ):
+        if rows:
+            connection.execute(statement, rows)
+    count(session, held)
+    return by_key.keys() - {result.claim.key for result in held}
 
 
 def release(session: Session, claims: Collection[Claim]) -> None:
@@ -146,61 +105,18 @@ def renew(session: Session, *, runner_id: str, lease_seconds: float) -> set[tupl
     return {(row.id, row.epoch) for row in rows}
 
 
-def _begin_jobs(session: Session, job_ids: Sequence[str], runner_id: str) -> None:
-    """Sets the jobs of a claim running, those that were not yet, and tells so."""
-    fresh = session.scalars(
-        select(Job.id)
-        .where(Job.id.in_(job_ids), Job.status == JobState.QUEUED)
-        .order_by(Job.id)
-        .with_for_update(key_share=True)
-    ).all()
-    if fresh:
-        session.execute(
-            update(Job)
-            .where(Job.id.in_(fresh), Job.status == JobState.QUEUED)
-            .values(status=JobState.RUNNING, started_at=utc_now()),
-            execution_options=UNSYNCHRONIZED,
-        )
-        tell(session, fresh, "started", runner_id=runner_id)
-
-
-def _end_chunks(results: Sequence[Done | Failed]) -> ReturningUpdate[int, int]:
-    """The guarded statement of `finish`: ends the chunks that are still held, and returns their ids."""
-    ending = values(
-        column("chunk_id", BigInteger),
-        column("held_epoch", Integer),
-        column("status", Text),
-        column("n_succeeded", Integer),
-        column("n_errored", Integer),
-        column("reason", Text),
-        name="ending",
-    )
-    ended = ending.data([_ending_row(result) for result in results]).cte("ending")
-    return (
-        update(Chunk)
-        .where(
-            Chunk.id == ended.c.chunk_id,
-            Chunk.epoch == ended.c.held_epoch,
-            Chunk.status == ChunkState.RUNNING,
-        )
-        .values(
-            status=ended.c.status,
-            n_succeeded=ended.c.n_succeeded,
-            n_errored=ended.c.n_errored,
-            error=ended.c.reason,
-            lease_until=None,
-            finished_at=utc_now(),
-        )
-        .returning(Chunk.id, Chunk.epoch)
-    )
-
-
-def _ending_row(result: Done | Failed) -> tuple[int, int, str, int, int, str | None]:
-    claim = result.claim
+def _ending(result: Done | Failed) -> dict[str, Any]:
     status, reason = (
         (ChunkState.FAILED, result.reason) if isinstance(result, Failed) else (ChunkState.DONE, None)
     )
-    return claim.chunk_id, claim.epoch, status, claim.n_items - result.n_errored, result.n_errored, reason
+    return {
+        "chunk_id": result.claim.chunk_id,
+        "held_epoch": result.claim.epoch,
+        "the_status": status,
+        "the_n_succeeded": result.claim.n_items - result.n_errored,
+        "the_n_errored": result.n_errored,
+        "the_error": reason,
+    }
 
 
 def _output_row(result: Done) -> dict[str, Any]:

@@ -25,12 +25,13 @@ def counted(
 
     When with these every item has ended, so has the job: then its status tells how, else it is `otherwise`.
     """
-    n_succeeded = Job.n_succeeded + succeeded
-    n_errored = Job.n_errored + errored
-    n_canceled = Job.n_canceled + canceled
-    has_ended = n_succeeded + n_errored + n_canceled == Job.n_items
+    job = Job.__table__.c
+    n_succeeded = job.n_succeeded + succeeded
+    n_errored = job.n_errored + errored
+    n_canceled = job.n_canceled + canceled
+    has_ended = n_succeeded + n_errored + n_canceled == job.n_items
     outcome = case(
-        (Job.error.is_not(None), JobState.FAILED.value),
+        (job.error.is_not(None), JobState.FAILED.value),
         (n_canceled > 0, JobState.CANCELED.value),
         (n_errored == 0, JobState.SUCCEEDED.value),
         (n_succeeded == 0, JobState.FAILED.value),

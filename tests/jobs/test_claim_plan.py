@@ -68,6 +68,8 @@ def recorded(database: Database) -> Iterator[tuple[Session, list[Statement]]]:
 def explain(database: Database, statement: Statement) -> Any:
     """The plan: on Postgres its nodes, on SQLite its lines, those within another indented."""
     sql, parameters = statement
+    if isinstance(parameters, list):  # of an executemany
+        parameters = parameters[0]
     with database.engine.connect() as connection:
         if database.is_postgres:
             answer = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", parameters).scalar_one()
@@ -120,10 +122,10 @@ def test_a_claim_reads_the_queued_chunks_alone(
         claims = queue.claim(session, queue=QUEUE, runner_id=new_id(), limit=16, lease_seconds=60)
         assert len(claims) == 16
 
-    probe, take, *rest = statements
+    probe, other_probe, take, *rest = statements
     assert take[0].startswith("WITH due")
-    check_plan(database, probe, uses="chunks_queued")
-    check_plan(database, take, uses="chunks_queued")
+    for statement in (probe, other_probe, take):
+        check_plan(database, statement, uses="chunks_queued")
     for statement in rest:
         check_plan(database, statement, uses=None)
 

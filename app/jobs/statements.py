@@ -1,0 +1,149 @@
+"""The statements that runners repeat all day, built once.
+
+Built anew each time, a statement costs SQLAlchemy several times what the database spends on it, and a model in
+the same process waits meanwhile. They are of tables rather than mapped classes, which spares the ORM's share, and
+run on a session's connection; those that change many rows take a list of parameters, for `executemany`.
+
+A parameter is called `the_…` where SQLAlchemy keeps the column's own name for itself.
+"""
+
+from typing import cast
+
+from sqlalchemy import (
+    BindParameter,
+    Integer,
+    Table,
+    Text,
+    bindparam,
+    insert,
+    literal,
+    literal_column,
+    select,
+    update,
+)
+
+from app.columns import utc_now
+from app.jobs.states import counted
+from app.tables import Chunk, ChunkState, InputChunk, ItemError, Job, JobEvent, JobState, Output
+
+_chunks, _jobs, _stored, _outputs, _item_errors, _events = (
+    cast(Table, row.__table__) for row in (Chunk, Job, InputChunk, Output, ItemError, JobEvent)
+)
+# Written into the statements, where a planner that has not seen the parameters can match them to partial indexes.
+_PENDING, _QUEUED, _RUNNING = (
+    literal_column(f"'{state}'", Text)
+    for state in (ChunkState.PENDING, ChunkState.QUEUED, ChunkState.RUNNING)
+)
+_in_turn = (_chunks.c.sched_key, _chunks.c.id)
+_chunk_ids: BindParameter[int] = bindparam("chunk_ids", expanding=True)
+_job_ids: BindParameter[str] = bindparam("job_ids", expanding=True)
+
+_due = select(_chunks.c.id).where(
+    _chunks.c.status == _QUEUED,
+    _chunks.c.queue == bindparam("the_queue"),
+    _chunks.c.ready_at <= utc_now(),
+)
+
+HEAD_OF_QUEUE = _due.with_only_columns(*_in_turn).order_by(*_in_turn).limit(1)
+
+_next = (
+    _due.order_by(*_in_turn)
+    .limit(bindparam("limit", type_=Integer))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+    # As a plain subquery, Postgres may run it again for each row, and take more than its LIMIT.
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
+TAKE_NEXT_CHUNKS = (
+    update(_chunks)
+    .where(_chunks.c.id.in_(select(_next.c.id)))
+    .values(
+        status=_RUNNING,
+        epoch=_chunks.c.epoch + 1,
+        attempts=_chunks.c.attempts + 1,
+        runner_id=bindparam("the_runner_id"),
+        lease_until=utc_now(bindparam("lease_seconds")),
+        started_at=utc_now(),
+    )
+    .returning(_chunks.c.id)
+)
+TAKEN_CHUNKS = (
+    select(
+        _chunks.c.id,
+        _chunks.c.epoch,
+        _chunks.c.job_id,
+        _chunks.c.queue,
+        _chunks.c.first_item,
+        _chunks.c.n_items,
+        _stored.c["items"],
+    )
+    .join(_jobs, _jobs.c.id == _chunks.c.job_id)
+    .join(_stored, (_stored.c.input_id == _jobs.c.input_id) & (_stored.c.seq == _chunks.c.seq))
+    .where(_chunks.c.id.in_(_chunk_ids))
+    .order_by(*_in_turn)
+)
+LOCK_JOBS_NOT_BEGUN = (
+    select(_jobs.c.id)
+    .where(_jobs.c.id.in_(_job_ids), _jobs.c.status == JobState.QUEUED)
+    .order_by(_jobs.c.id)
+    .with_for_update(key_share=True)
+)
+BEGIN_JOBS = (
+    update(_jobs)
+    .where(_jobs.c.id.in_(_job_ids), _jobs.c.status == JobState.QUEUED)
+    .values(status=JobState.RUNNING, started_at=utc_now())
+)
+
+LOCK_RUNNING_CHUNKS = (
+    select(_chunks.c.id, _chunks.c.epoch)
+    .where(_chunks.c.id.in_(_chunk_ids), _chunks.c.status == _RUNNING)
+    .order_by(_chunks.c.id)
+    .with_for_update(key_share=True)
+)
+END_CHUNK = (
+    update(_chunks)
+    .where(
+        _chunks.c.id == bindparam("chunk_id"),
+        _chunks.c.epoch == bindparam("held_epoch"),
+        _chunks.c.status == _RUNNING,
+    )
+    .values(
+        status=bindparam("the_status"),
+        n_succeeded=bindparam("the_n_succeeded"),
+        n_errored=bindparam("the_n_errored"),
+        error=bindparam("the_error"),
+        lease_until=None,
+        finished_at=utc_now(),
+    )
+)
+ADD_OUTPUT, ADD_ITEM_ERROR = insert(_outputs), insert(_item_errors)
+
+COUNT_ENDED_ITEMS = (
+    update(_jobs)
+    .where(_jobs.c.id == bindparam("job_id"))
+    .values(
+        **counted(
+            bindparam("succeeded", type_=Integer),
+            bindparam("errored", type_=Integer),
+            literal(0),
+            otherwise=_jobs.c.status,
+        )
+    )
+)
+JOBS = select(_jobs.c.id, _jobs.c.status, _jobs.c.priority).where(_jobs.c.id.in_(_job_ids))
+_pending = (
+    select(_chunks.c.id)
+    .where(_chunks.c.job_id == bindparam("the_job_id"), _chunks.c.status == _PENDING)
+    .order_by(_chunks.c.first_item)
+    .limit(bindparam("n_chunks", type_=Integer))
+)
+QUEUE_PENDING_CHUNKS = (
+    update(_chunks)
+    .where(_chunks.c.id.in_(_pending))
+    .values(
+        status=_QUEUED,
+        ready_at=utc_now(),
+        sched_key=utc_now(bindparam("seconds_later")),
+    )
+)
+ADD_EVENT = insert(_events).values(at=utc_now())
