@@ -104,7 +104,7 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     """Begins to load the models now, instead of at the first request."""
-    worker.app.wsgi().extensions["twofold"].registry.start()
+    worker.app.wsgi().extensions["twofold"].registry.freeze_when_loaded()
 
 
 def is_runner(worker: Worker) -> bool:

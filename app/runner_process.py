@@ -32,9 +32,9 @@ def run_process(
     """
     configure_logging(settings)
     database = Database(settings.database_url)
-    runner = Runner(
-        database, Registry(read_declarations(settings.models_file)), settings, heartbeat=heartbeat
-    )
+    registry = Registry(read_declarations(settings.models_file))
+    registry.freeze_when_loaded()
+    runner = Runner(database, registry, settings, heartbeat=heartbeat)
     received: list[int] = []
 
     def receive(number: int, _frame: FrameType | None) -> None:

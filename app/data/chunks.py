@@ -32,8 +32,18 @@ class ItemChunk:
 
 
 def pack(items: Iterable[bytes]) -> bytes:
-    """The payload of these items, each one JSON text without raw newlines."""
-    return b"[" + SEPARATOR.join(items) + b"]"
+    """The payload of these items, each one JSON text without raw newlines.
+
+    It is written as they come: items made one by one are never all in memory beside it.
+    """
+    payload = bytearray(b"[")
+    for item in items:
+        payload += item
+        payload += SEPARATOR
+    if len(payload) > 1:
+        del payload[-len(SEPARATOR) :]
+    payload += b"]"
+    return bytes(payload)
 
 
 def unpack(payload: bytes) -> list[bytes]:

@@ -1,13 +1,13 @@
 """JSON in and out at orjson's speed, with integers of any size: orjson alone reads those beyond 64 bits as floats."""
 
 import json
-import re
 from functools import partial
 from typing import Any
 
 import orjson
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}").search
+_TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
 _TOO_DEEP = "Recursion limit reached"
 """What orjson says of more than 254 levels."""
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -16,9 +16,16 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 def loads(text: bytes) -> Any:
     """The value of a JSON text; `ValueError` if it is none. Every integer is exact."""
     value = orjson.loads(text)
-    if _LONG_NUMBER(text):  # orjson has checked the grammar, which the standard library takes less strictly
+    if has_long_number(
+        text
+    ):  # orjson has checked the grammar, which the standard library takes less strictly
         return json.loads(text)
     return value
+
+
+def has_long_number(text: bytes) -> bool:
+    """Whether there are 19 digits in a row: perhaps an integer beyond 64 bits or a decimal beyond a double."""
+    return _LONG_NUMBER in text.translate(_TO_ZEROS)
 
 
 def dumps(value: Any) -> bytes:

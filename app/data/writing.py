@@ -7,16 +7,14 @@ Payloads come as pairs `(payload, n_missing)`: an array in the chunk format, and
 import csv
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import orjson
 
 from app.data.chunks import SEPARATOR, unpack
+from app.data.exact import has_long_number
 
 _MISSING = b"null"
-# Perhaps an integer beyond 64 bits or a decimal beyond a double: then exactness is worth the slower parser.
-_LONG_NUMBER = re.compile(rb"[0-9]{19}").search
 
 
 def write_ndjson(payloads: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
@@ -73,7 +71,7 @@ def _parsed(payload: bytes) -> list[dict[str, object] | None]:
     """The answers; numbers that 64 bits do not hold are kept as text that `orjson.dumps` writes as it is."""
     answers: list[dict[str, object] | None] = (
         json.loads(payload, parse_int=orjson.Fragment, parse_float=orjson.Fragment)
-        if _LONG_NUMBER(payload)
+        if has_long_number(payload)  # then exactness is worth the slower parser
         else orjson.loads(payload)
     )
     return answers

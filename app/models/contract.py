@@ -106,7 +106,8 @@ def checked(
         )
     plain: list[JsonObject] = []
     for position, prediction in enumerate(predictions):
-        if not isinstance(prediction, Mapping):
+        is_dict = type(prediction) is dict  # the usual case, told ten times faster than a Mapping
+        if not is_dict and not isinstance(prediction, Mapping):
             raise ContractError(
                 f"prediction {position} is {_described(prediction)}, not a dict: return a dict of fields"
             )
@@ -117,14 +118,14 @@ def checked(
                 )
         if declared_fields is not None:
             _check_order(position, prediction, items[position], declared_fields)
-        plain.append(prediction if type(prediction) is dict else dict(prediction))
+        plain.append(prediction if is_dict else dict(prediction))
     return plain
 
 
 def _check_order(
     position: int, prediction: Mapping[str, Any], item: object, declared_fields: frozenset[str]
 ) -> None:
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict | Mapping):
         return  # a post_load hook made an object of it
     for name, value in prediction.items():
         if name in declared_fields or name not in item:

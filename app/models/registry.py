@@ -1,5 +1,6 @@
 """The registry: every declared model version, loaded once in this process."""
 
+import gc
 import os
 import threading
 from collections.abc import Sequence
@@ -28,6 +29,20 @@ class Registry:
         It never raises for a model: one that cannot be loaded is "failed", with a reason.
         """
         self._versions()
+
+    def freeze_when_loaded(self) -> None:
+        """Loads all, then takes all there is out of the garbage collector's sight; returns at once.
+
+        For a process that serves until it ends: libraries and weights are walked no more. With hundreds of thousands
+        of objects to walk, a job of a model in pure Python took a tenth longer.
+        """
+        threading.Thread(target=self._freeze_when_loaded, name="freeze", daemon=True).start()
+
+    def _freeze_when_loaded(self) -> None:
+        for served in self.models():
+            served.wait_ready()
+        gc.collect()
+        gc.freeze()
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
         """That version, or the default one; loading, ready or failed. `NotFound` names what exists."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.data import exact
-from app.data.chunks import pack
+from app.data.chunks import pack, unpack
 from app.data.writing import columns_of
 from app.errors import FieldError, ModelFailed
 from app.jobs.claims import ItemFailure
@@ -42,9 +42,11 @@ def predict_chunk(served: ServedModel, payload: bytes) -> ChunkAnswer:
         run_places = places[run.start : run.stop]
         if isinstance(outcome, ModelFailed):
             failures.extend(_failure(place, "model_failed", outcome.detail) for place in run_places)
+        elif len(run) == len(items):
+            return ChunkAnswer(outcome.payload, columns_of(outcome.answers), [])
         else:
             columns.update(dict.fromkeys(columns_of(outcome.answers)))
-            for place, line in zip(run_places, outcome.lines, strict=True):
+            for place, line in zip(run_places, unpack(outcome.payload), strict=True):
                 lines[place] = line
     return ChunkAnswer(pack(lines), list(columns), sorted(failures, key=lambda failure: failure.place))
 
@@ -68,7 +70,7 @@ def _validate(
 @dataclass(frozen=True, slots=True)
 class _Answered:
     answers: list[JsonObject]
-    lines: list[bytes]
+    payload: bytes
 
 
 def _isolate(
@@ -83,7 +85,7 @@ def _isolate(
     run = range(start, start + len(items))
     try:
         answered = answers(items, served.predict(loaded))
-        yield run, _Answered(answered, [encode(served, answer) for answer in answered])
+        yield run, _Answered(answered, pack(encode(served, answer) for answer in answered))
     except ModelFailed as error:
         if len(items) == 1:
             yield run, error
