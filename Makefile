@@ -17,11 +17,11 @@ INSTALL = $(PIP) install --progress-bar off --require-hashes -r $(1) \
 	&& touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup serve test lint format bench lock clean
+.PHONY: help install setup serve test mutations lint format bench soak lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
-	@echo 'Settings: PYTHON=python3.13 (any command, before the first setup), HOST= and PORT= (serve), ARGS= (test, bench)'
+	@echo 'Settings: PYTHON=python3.13 (any command, before the first setup), HOST= and PORT= (serve), ARGS= (test, bench, soak)'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -62,6 +62,9 @@ serve: $(SERVING) ## Migrate the database, then serve on HOST:PORT (127.0.0.1:80
 test: $(DEVELOPING) ## Run all tests, on SQLite and on PostgreSQL (ARGS="-k fence -x")
 	@$(BIN)/pytest --timeout 120 --numprocesses 2 $(ARGS)
 
+mutations: $(DEVELOPING) ## Show that the tests catch each guard of the queue that is removed
+	@$(BIN)/python tests/mutations.py
+
 lint: $(DEVELOPING) ## Check style, types and the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,6 +77,9 @@ format: $(DEVELOPING) ## Format the code and mend what can be mended
 
 bench: $(DEVELOPING) ## Measure (ARGS="...")
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+soak: $(DEVELOPING) ## Kill processes at random while jobs run (ARGS="--kills 200 --seed 7")
+	@$(BIN)/python -m tests.soak.soak $(ARGS)
 
 # One version per package for every Python (fewest), so that all of them test what all of them serve.
 LOCK = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \

@@ -16,6 +16,7 @@ from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.config import load_settings
+from app.db import Database
 from app.errors import ConfigurationError
 from app.log import logging_config
 from app.models.declarations import read_declarations
@@ -24,6 +25,7 @@ from app.runner_process import run_process
 try:
     settings = load_settings()
     read_declarations(settings.models_file)
+    Database(settings.database_url)
 except ConfigurationError as error:
     sys.exit(f"twofold: {error}")
 

@@ -29,8 +29,11 @@ class Settings:
     runner: Literal["embedded", "off"] = "embedded"
     runner_threads: int = 8
     job_window: int = 16
+    executor: Literal["thread", "process"] = "thread"
+    max_attempts: int = 3
     lease_seconds: float = 60.0
     poll_seconds: float = 1.0
+    retention_days: float | None = None
     chunk_items: int = 1000
     chunk_bytes: int = MIB
     max_item_bytes: int = MIB
@@ -84,6 +87,8 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
 _READERS: dict[str, Callable[[str], Any]] = {
     "models_file": env.path,
     "runner": _one_of("embedded", "off"),
+    "executor": _one_of("thread", "process"),
+    "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),
     "runner_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
     "lease_seconds": _seconds(1, DAY_SECONDS),
     "poll_seconds": _seconds(0.05, DAY_SECONDS),

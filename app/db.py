@@ -1,6 +1,7 @@
 """The database: one engine per process, and two ways in: to read, and to write and commit."""
 
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -17,21 +18,31 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from app.errors import Unavailable
+from app.errors import ConfigurationError, Unavailable
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 BUSY_SECONDS = 15
 """How long a SQLite writer waits for another before it gives up with "database is locked"."""
+MOUNTS = Path("/proc/mounts")
+"""What is mounted where, on Linux; elsewhere it is absent, and nothing is checked."""
+NETWORK_FILE_SYSTEMS = re.compile(
+    r"(fuse\.)?(nfs\d?|cifs|smb\w*|9p|sshfs|ceph|glusterfs|lustre|afs|gpfs|beegfs\w*)"
+)
 
 
 class Database:
     """The way to the rows. Cheap to make, safe to make before a fork: a process connects at its first use.
+
+    `ConfigurationError` for a SQLite file on a network file system, whose locks and shared memory do not reach
+    other machines, so that two writers corrupt the file (https://www.sqlite.org/wal.html#overview).
 
     A connection inherited through a fork would be shared by two processes, which corrupts both Postgres'
     protocol and SQLite's locks; so the engine belongs to the process that made it, and is made anew in a child.
     """
 
     def __init__(self, url: URL) -> None:
+        if url.get_backend_name() == "sqlite" and MOUNTS.exists():
+            refuse_network_file(url, MOUNTS.read_text(errors="replace"))
         self.url = url
         self._engine: Engine | None = None
         self._pid = 0
@@ -88,6 +99,28 @@ class Database:
         """Closes this process's connections."""
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
+
+
+def refuse_network_file(url: URL, mounts: str) -> None:
+    """`ConfigurationError` if the file of a SQLite `url` lies on a network file system; `mounts` as in /proc/mounts.
+
+    A root directory on 9p is the own disk of a sandbox (gVisor, for one), and no network.
+    """
+    directory = Path(url.database or "").resolve().parent
+    mounted = {}
+    for line in mounts.splitlines():
+        _device, point, kind, *_ = line.split(" ")
+        place = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point))
+        if directory.is_relative_to(place):
+            mounted[place] = kind  # a later line hides an earlier one of the same place
+    if not mounted:
+        return
+    place = max(mounted, key=lambda place: len(place.parts))
+    if NETWORK_FILE_SYSTEMS.fullmatch(mounted[place]) and (mounted[place], str(place)) != ("9p", "/"):
+        raise ConfigurationError(
+            f"DATABASE_URL: {url.database} lies on a network file system ({mounted[place]} at {place}), "
+            "where SQLite's locks do not hold: use a local disk, or Postgres"
+        )
 
 
 def is_away(error: DBAPIError) -> bool:

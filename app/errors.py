@@ -66,6 +66,12 @@ class Conflict(ServingError):
     status, slug, title = 409, "conflict", "Conflict"
 
 
+class Gone(ServingError):
+    """It was there, and has been pruned because its time was over."""
+
+    status, slug, title = 410, "gone", "Gone"
+
+
 class TooLarge(ServingError):
     """The body, or one item of it, is over its limit."""
 

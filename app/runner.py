@@ -1,30 +1,36 @@
 """The runner: claims chunks, runs them on its executor, and commits their results under the claim's fence.
 
-One thread, the loop, talks to the database; the executor's threads only turn payloads into answers. No
-transaction is open while a model predicts.
+One thread, the loop, talks to the database; a second renews leases; the executor only turns payloads into
+answers. No transaction is open while a model predicts.
 """
 
 import queue as queues
+import random
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Future
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.db import Database, is_away
-from app.errors import ServingError, Unavailable
-from app.jobs import control, presence, queue
-from app.jobs.claims import Claim, Done, Failed
+from app.errors import Unavailable
+from app.executors import ChunkExecutor, make_executor, result_of, storable
+from app.jobs import control, presence, queue, rescue
+from app.jobs.claims import TRANSIENT, Broken, Claim
 from app.jobs.ids import new_id
+from app.jobs.leases import Leases
+from app.jobs.retry import is_on_trial
 from app.jobs.states import queue_of
+from app.jobs.upkeep import Upkeep
 from app.jobs.wakeup import Wakeup
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, predict_chunk
+from app.tasks.predict import ChunkAnswer, Stopwatch
 
 log = structlog.get_logger(__name__)
 
@@ -47,24 +53,32 @@ class Runner:
         registry: Registry,
         settings: Settings,
         *,
-        executor: Executor | None = None,
+        executor: ChunkExecutor | None = None,
         heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = new_id()
         self._database = database
         self._registry = registry
         self._settings = settings
-        self._executor = executor or ThreadPoolExecutor(settings.runner_threads, thread_name_prefix="chunk")
+        self._executor = executor or make_executor(settings)
+        self._leases = Leases(database, self.id, settings.lease_seconds)
+        self._upkeep = Upkeep(database, registry, settings, self.id)
         self._heartbeat = heartbeat
+        self._limits = {
+            queue_of(declared.name, declared.version): declared.chunk_timeout_seconds
+            for declared in registry.declarations
+        }
         self._running: dict[Future[ChunkAnswer], Claim] = {}
-        self._lost: set[tuple[int, int]] = set()
+        self._stopwatches: dict[Future[ChunkAnswer], Stopwatch] = {}
         self._claims_per_slot: dict[str, int] = {}
         self._committed_at = 0.0
         self._unwanted: list[Claim] = []
-        self._renewed_at = time.monotonic()
+        self._rescue_at = 0.0
         # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
         self._wakeups: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._is_stopping = self._is_hurried = False
+        self.trouble: str | None = None
+        """Why this process should be replaced by a fresh one: a model in it hangs."""
 
     def wake(self) -> None:
         """Makes the next tick come at once."""
@@ -86,6 +100,7 @@ class Runner:
             self._rest(delay)
         wakeup = Wakeup(self._database, self.wake)
         wakeup.start()
+        self._leases.start()
         log.info("runner_started", runner_id=self.id, threads=self._settings.runner_threads)
         try:
             while not self._is_stopping:
@@ -96,23 +111,27 @@ class Runner:
         finally:
             wakeup.stop()
         is_idle = self._drain(time.monotonic() + drain_seconds)
-        log.info("runner_stopped", runner_id=self.id, idle=is_idle)
+        self._leases.stop()
+        log.info("runner_stopped", runner_id=self.id, idle=is_idle, trouble=self.trouble)
         return is_idle
 
     def tick(self) -> float:
-        """Commits what is done, keeps what runs, claims what there is room for; the next is due in so many seconds."""
+        """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         self._keep()
-        while room := self._room():
+        self._rescue()
+        while self._leases.is_trusted and (room := self._room()):
             with self._database.reading() as session:
                 oldest = queue.oldest(session, room.keys())
             if oldest is None or not self._claim(oldest, room[oldest]):
                 break
-        return self._settings.poll_seconds
+        return min(self._settings.poll_seconds, self._upkeep.tend())
 
     def _enter(self) -> float:
         """Registers this runner, once the database is there and its tables are ours."""
         self._database.require_current_schema()
         with self._database.writing() as session:
+            if not self._database.is_postgres:
+                presence.refuse_other_hosts(session, self._settings.lease_seconds, socket.gethostname())
             presence.register(session, self.id, self._settings.runner_threads)
         return 0.0
 
@@ -149,11 +168,13 @@ class Runner:
 
     def _has_work_ahead(self) -> bool:
         open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
-        slots = {_queue_of(served): served.declaration.concurrency for served in self._registry.models()}
+        slots = {_queue_of(served): self._executor.slots(served) for served in self._registry.models()}
         return bool(open_chunks) and all(n_open > slots[name] for name, n_open in open_chunks.items())
 
     def _room(self) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
+        if not self._executor.ends_hung_chunks and any(map(self._is_on_trial, self._running.values())):
+            return {}
         free_threads = self._settings.runner_threads - len(self._running)
         taken = Counter(claim.queue for claim in self._running.values())
         room = {}
@@ -161,7 +182,7 @@ class Runner:
             if served.state != "loading":
                 name = _queue_of(served)
                 per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
-                room[name] = min(free_threads, per_slot * served.declaration.concurrency - taken[name])
+                room[name] = min(free_threads, per_slot * self._executor.slots(served) - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
     def _claim(self, name: str, limit: int) -> int:
@@ -177,36 +198,62 @@ class Runner:
                     limit=limit,
                     lease_seconds=self._settings.lease_seconds,
                 )
-                if served.state == "failed":
-                    reason = _storable(f"{served} failed to load: {served.reason}")
-                    for job_id in {claim.job_id for claim in claims}:
-                        control.abandon(session, job_id, reason)
-                    queue.finish(session, [Failed(claim, reason) for claim in claims])
+                if (
+                    not self._executor.ends_hung_chunks
+                ):  # else a crash is one of a child process, with one chunk
+                    claims = self._set_apart(session, claims)
+                if (
+                    served.state == "failed"
+                ):  # another runner may have it, so this is an attempt like any other
+                    reason = storable(f"{served} failed to load: {served.reason}")
+                    broken = [Broken(claim, TRANSIENT, reason) for claim in claims]
+                    for claim in claims:
+                        if claim.attempts >= self._settings.max_attempts:
+                            control.abandon(session, claim.job_id, reason)
+                    self._break_off(session, broken)
                     return len(claims)
         except DBAPIError:  # a connection that breaks during COMMIT leaves open whether it happened
             self._unwanted += claims
             raise
+        self._leases.hold(claims)
         for claim in claims:
-            future = self._executor.submit(_run_chunk, served, claim)
+            stopwatch = Stopwatch()
+            future = self._executor.submit(served, claim, stopwatch)
             self._running[future] = claim
+            self._stopwatches[future] = stopwatch
             future.add_done_callback(lambda _: self.wake())
         return len(claims)
 
+    def _set_apart(self, session: Session, claims: list[Claim]) -> list[Claim]:
+        """Of new claims, those that may run now: a chunk on trial runs alone, or waits. Gives back the rest."""
+        on_trial = [claim for claim in claims if self._is_on_trial(claim)]
+        if not on_trial:
+            return claims
+        kept = [claim for claim in claims if claim not in on_trial] if self._running else on_trial[:1]
+        queue.release(session, [claim for claim in claims if claim not in kept])
+        return kept
+
+    def _is_on_trial(self, claim: Claim) -> bool:
+        return is_on_trial(claim.attempts, claim.n_items, self._settings.max_attempts)
+
     def _commit(self) -> None:
-        """Writes down all chunks that are done, in one transaction. They stay with us until it is committed."""
+        """Writes down what became of chunks, all that are done at once. They stay with us until it is committed."""
         done = [future for future in self._running if future.done()]
         if not done:
             return
-        results = [_result(future, self._running[future]) for future in done]
-        kept = [result for result in results if result.claim.key not in self._lost]
+        results = [result_of(future, self._running[future]) for future in done]
+        kept = [result for result in results if not self._leases.is_lost(result.claim)]
+        broken = [result for result in kept if isinstance(result, Broken)]
+        ended = [result for result in kept if not isinstance(result, Broken)]
         if kept:
             with self._database.writing() as session:
-                lost = queue.finish(session, kept)
+                lost = queue.finish(session, ended) if ended else set()
+                self._break_off(session, broken)
             for chunk_id, epoch in lost:
                 log.warning("chunk_lost", chunk_id=chunk_id, epoch=epoch)
         self._set_pace(Counter(self._running[future].queue for future in done))
         for future in done:
-            self._lost.discard(self._running.pop(future).key)
+            self._forget(future)
 
     def _set_pace(self, n_done: Counter[str]) -> None:
         """Claims so far ahead that a model has work while results linger twice: few long chunks, many short ones."""
@@ -215,44 +262,75 @@ class Runner:
             ahead = 1 + int(2 * LINGER_SECONDS * n_chunks / max(elapsed, 0.001))
             self._claims_per_slot[name] = min(MOST_CLAIMS_PER_SLOT, max(CLAIMS_PER_SLOT, ahead))
 
-    def _renew(self) -> None:
-        """Prolongs the leases when a third of them is over; the result of a chunk that is no longer ours is dropped."""
-        if time.monotonic() - self._renewed_at < self._settings.lease_seconds / 3:
+    def _break_off(self, session: Session, broken: list[Broken]) -> None:
+        rescue.break_off(session, broken, runner_id=self.id, max_attempts=self._settings.max_attempts)
+
+    def _forget(self, future: Future[ChunkAnswer]) -> Claim:
+        self._stopwatches.pop(future)
+        claim = self._running.pop(future)
+        self._leases.drop(claim)
+        return claim
+
+    def _rescue(self) -> None:
+        """Takes over what runners that are gone have left, now and then; not all runners at the same time."""
+        if time.monotonic() < self._rescue_at:
             return
         with self._database.writing() as session:
-            presence.see(session, self.id)
-            held = queue.renew(session, runner_id=self.id, lease_seconds=self._settings.lease_seconds)
-        self._renewed_at = time.monotonic()
-        self._lost |= {claim.key for claim in self._running.values()} - held
+            n_rescued = rescue.rescue(
+                session,
+                runner_id=self.id,
+                max_attempts=self._settings.max_attempts,
+                lease_seconds=self._settings.lease_seconds,
+            )
+        if n_rescued:
+            log.warning("chunks_rescued", n_chunks=n_rescued)
+        self._rescue_at = time.monotonic() + random.uniform(0.25, 0.5) * self._settings.lease_seconds
+
+    def _leave_hung_chunks(self) -> None:
+        """Lets go of chunks that run longer than their model allows: the thread cannot be ended, only this process."""
+        if self._executor.ends_hung_chunks:
+            return
+        for future, claim in self._running.items():
+            limit = self._limits.get(claim.queue)
+            if limit is not None and not future.done() and self._stopwatches[future].seconds > limit:
+                self._leases.abandon(claim)
+                self.trouble = f"{claim.queue} has been in predict for over {limit:g} seconds"
+        if self.trouble is not None and not self._is_stopping:
+            log.error("chunk_hangs", runner_id=self.id, trouble=self.trouble)
+            with self._database.writing() as session:
+                presence.confess(session, self.id, self.trouble)
+            self.stop()
 
     def _give_back(self) -> None:
         """Releases what this runner claimed and will not run; of what it may have claimed, what it really did."""
         if not self._unwanted:
             return
         with self._database.writing() as session:
-            held = queue.renew(session, runner_id=self.id, lease_seconds=self._settings.lease_seconds)
-            queue.release(session, [claim for claim in self._unwanted if claim.key in held])
+            queue.release(session, self._unwanted)
         self._unwanted.clear()
 
     def _drain(self, deadline: float) -> bool:
         """Commits what ends before the deadline, or a call to hurry; gives back the rest; True if nothing runs on."""
-        self._unwanted += [self._running.pop(future) for future in list(self._running) if future.cancel()]
+        self._unwanted += [self._forget(future) for future in list(self._running) if _call_off(future)]
         delay = self._survive(self._keep)
         while (self._running or self._unwanted) and (left := deadline - time.monotonic()) > 0:
-            if self._is_hurried:
+            if self._is_hurried or self._only_hung_are_left():
                 break
             self._rest(min(delay, left))
             delay = self._survive(self._keep)
-        self._unwanted += self._running.values()
+        self._unwanted += [claim for claim in self._running.values() if not self._leases.is_abandoned(claim)]
         self._survive(self._leave)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown()
         return not self._running
 
+    def _only_hung_are_left(self) -> bool:
+        return all(map(self._leases.is_abandoned, [*self._running.values(), *self._unwanted]))
+
     def _keep(self) -> float:
-        """Commits what is done, gives back what will not be run, and keeps the rest."""
+        """Commits what is done, gives back what will not be run, and lets go of what hangs."""
         self._commit()
         self._give_back()
-        self._renew()
+        self._leave_hung_chunks()
         return HEARTBEAT_SECONDS
 
     def _leave(self) -> float:
@@ -262,36 +340,10 @@ class Runner:
         return 0.0
 
 
+def _call_off(future: Future[ChunkAnswer]) -> bool:
+    """Cancels what has not begun; a process pool's `cancel` would also kill what has."""
+    return not future.running() and future.cancel()
+
+
 def _queue_of(served: ServedModel) -> str:
     return queue_of(served.declaration.name, served.declaration.version)
-
-
-def _run_chunk(served: ServedModel, claim: Claim) -> ChunkAnswer:
-    """Runs in a thread of the executor."""
-    with structlog.contextvars.bound_contextvars(job_id=claim.job_id, first_item=claim.first_item):
-        started = time.monotonic()
-        answer = predict_chunk(served, claim.payload)
-        log.debug(
-            "chunk_run",
-            n_items=claim.n_items,
-            n_errored=len(answer.failures),
-            seconds=round(time.monotonic() - started, 6),
-        )
-        return answer
-
-
-def _result(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed:
-    """What became of a chunk: the task boundary, where any exception of a task ends as the chunk's error."""
-    error = future.exception()
-    if error is None:
-        answer = future.result()
-        failures = [replace(failure, message=_storable(failure.message)) for failure in answer.failures]
-        return Done(claim, answer.items, answer.columns, failures)
-    log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
-    reason = error.detail if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-    return Failed(claim, _storable(reason))
-
-
-def _storable(message: str) -> str:
-    """What user code said, with escapes for what is no UTF-8 and for NUL, which Postgres keeps in no text."""
-    return message.replace("\0", "\\x00").encode(errors="backslashreplace").decode()

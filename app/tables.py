@@ -83,6 +83,25 @@ class Input(Row):
         CheckConstraint("status IN ('receiving', 'sealed')", name="status_known"),
         CheckConstraint("(status = 'sealed') = (sealed_at IS NOT NULL)", name="sealed_at_when_sealed"),
         CheckConstraint("status <> 'sealed' OR n_items > 0", name="sealed_has_items"),
+        Index(
+            "inputs_collection_id",
+            "collection",
+            "id",
+            sqlite_where=text("collection IS NOT NULL"),
+            postgresql_where=text("collection IS NOT NULL"),
+        ),
+        Index(
+            "inputs_expiring",
+            "expires_at",
+            sqlite_where=text("expires_at IS NOT NULL AND pruned_at IS NULL"),
+            postgresql_where=text("expires_at IS NOT NULL AND pruned_at IS NULL"),
+        ),
+        Index(
+            "inputs_kept",
+            "sealed_at",
+            sqlite_where=text("pruned_at IS NULL"),
+            postgresql_where=text("pruned_at IS NULL"),
+        ),
         {"comment": "Uploaded, ordered sets of items. Sealed once whole; never changed afterwards."},
     )
 
@@ -93,8 +112,12 @@ class Input(Row):
     n_chunks: Mapped[int] = mapped_column(Integer, server_default="0", comment="rows in input_chunks")
     n_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="bytes of the decoded body")
     sha256: Mapped[str | None] = mapped_column(String(64), comment="hex digest of the decoded body")
+    owner: Mapped[str] = mapped_column(Text, server_default="", comment="whose it is; empty without keys")
+    collection: Mapped[str | None] = mapped_column(Text, comment="where schedules look for it")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when the upload began")
     sealed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when the upload was whole")
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="its items go after this time")
+    pruned_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when its items went")
 
 
 class InputChunk(Row):
@@ -129,6 +152,26 @@ class Job(Row):
         CheckConstraint("priority BETWEEN -100 AND 100", name="priority_in_range"),
         Index("jobs_status_id", "status", "id"),
         Index("jobs_input_id", "input_id"),
+        Index(
+            "jobs_idempotency_key",
+            "owner",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text("idempotency_key IS NOT NULL"),
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index(
+            "jobs_expiring",
+            "expires_at",
+            sqlite_where=text("expires_at IS NOT NULL AND pruned_at IS NULL"),
+            postgresql_where=text("expires_at IS NOT NULL AND pruned_at IS NULL"),
+        ),
+        Index(
+            "jobs_kept",
+            "finished_at",
+            sqlite_where=text("pruned_at IS NULL"),
+            postgresql_where=text("pruned_at IS NULL"),
+        ),
         {"comment": "One run of one model version over one input."},
     )
 
@@ -149,11 +192,25 @@ class Job(Row):
     n_errored: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with an error")
     n_canceled: Mapped[int] = mapped_column(Integer, server_default="0", comment="items never tried")
     error: Mapped[str | None] = mapped_column(Text, comment="why the job as a whole failed")
+    owner: Mapped[str] = mapped_column(Text, server_default="", comment="whose it is; empty without keys")
+    max_errors: Mapped[int | None] = mapped_column(Integer, comment="it fails early with more item errors")
+    idempotency_key: Mapped[str | None] = mapped_column(
+        Text, comment="the client's, of the request that made it"
+    )
+    request_sha256: Mapped[str | None] = mapped_column(
+        String(64), comment="hex digest of that request's body"
+    )
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it was accepted")
     started_at: Mapped[datetime | None] = mapped_column(
         UtcDateTime, comment="when its first chunk was claimed"
     )
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when its last chunk ended")
+    expires_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="after this time it is not started, and its outputs go"
+    )
+    pruned_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="when its outputs and errors went"
+    )
 
 
 class Chunk(Row):
@@ -189,6 +246,13 @@ class Chunk(Row):
             postgresql_where=text("status = 'pending'"),
         ),
         Index(
+            "chunks_active",
+            "queue",
+            "owner",
+            sqlite_where=text("status IN ('queued', 'running')"),
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+        Index(
             "chunks_leased",
             "lease_until",
             sqlite_where=text("status = 'running'"),
@@ -209,6 +273,9 @@ class Chunk(Row):
     n_items: Mapped[int] = mapped_column(Integer, comment="how many items")
     status: Mapped[str] = mapped_column(Text, comment="pending, queued, running, done, failed or canceled")
     queue: Mapped[str] = mapped_column(Text, comment="model@version: which runners can take it")
+    owner: Mapped[str] = mapped_column(
+        Text, server_default="", comment="its job's owner, who has a window of chunks"
+    )
     ready_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="not to be claimed before")
     sched_key: Mapped[datetime] = mapped_column(
         UtcDateTime, comment="claimed in this order: ready_at + priority × 10 minutes"
@@ -295,3 +362,66 @@ class Runner(Row):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it registered")
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it last told that it lives")
     stopped_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when it drained and left")
+    trouble: Mapped[str | None] = mapped_column(
+        Text, comment="why it claims no more: a model that hangs, say"
+    )
+
+
+class Schedule(Row):
+    __tablename__ = "schedules"
+    __table_args__ = (
+        Index("schedules_next_fire_at", "next_fire_at"),
+        {"comment": "Jobs to make at set times, over what a collection has gathered until then."},
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, comment="UUIDv7, so ids sort by age")
+    cron: Mapped[str] = mapped_column(Text, comment="minute, hour, day of month, month, day of week")
+    time_zone: Mapped[str] = mapped_column(Text, comment="the IANA zone that cron is read in")
+    model: Mapped[str] = mapped_column(Text, comment="the model's name")
+    version: Mapped[str | None] = mapped_column(
+        Text, comment="the model's version; null: the default when it fires"
+    )
+    collection: Mapped[str] = mapped_column(Text, comment="the collection of inputs it runs over")
+    owner: Mapped[str] = mapped_column(Text, server_default="", comment="whose it is; empty without keys")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it was made")
+    next_fire_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="when it fires next; null: paused"
+    )
+
+
+class ScheduleFire(Row):
+    __tablename__ = "schedule_fires"
+    __table_args__ = ({"comment": "When schedules fired, and the jobs they made."},)
+
+    schedule_id: Mapped[str] = mapped_column(
+        Id, ForeignKey(Schedule.id, ondelete="CASCADE"), primary_key=True, comment="the schedule"
+    )
+    fire_at: Mapped[datetime] = mapped_column(
+        UtcDateTime, primary_key=True, comment="the instant that was due"
+    )
+    fired_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it really fired")
+    job_id: Mapped[str | None] = mapped_column(
+        Id, comment="the job it made; null: the collection had nothing new"
+    )
+
+
+class ScheduleInput(Row):
+    __tablename__ = "schedule_inputs"
+    __table_args__ = ({"comment": "Which inputs a schedule has already taken into one of its jobs."},)
+
+    schedule_id: Mapped[str] = mapped_column(
+        Id, ForeignKey(Schedule.id, ondelete="CASCADE"), primary_key=True, comment="the schedule"
+    )
+    input_id: Mapped[str] = mapped_column(
+        Id, ForeignKey(Input.id, ondelete="CASCADE"), primary_key=True, comment="the input it took"
+    )
+    job_id: Mapped[str] = mapped_column(Id, comment="the job that ran over it")
+
+
+class Leftover(Row):
+    __tablename__ = "leftovers"
+    __table_args__ = (
+        {"comment": "Pruned jobs and inputs whose payloads are still being deleted, a few rows at a time."},
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, comment="a job's or an input's id")

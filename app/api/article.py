@@ -54,7 +54,7 @@ def upload() -> dict[str, str]:
 @blueprint.get("/prediction/batch")
 @blueprint.arguments(Filename, location="query")
 @blueprint.response(200, Schema)
-@blueprint.problems(404, 422, 503)
+@blueprint.problems(404, 410, 422, 503)
 def batch(query: dict[str, str]) -> dict[str, Any]:
     """Starts to predict an upload in the background, once; 404 if it is unknown or its result is there."""
     here = services()
@@ -98,4 +98,4 @@ def _latest_job(session: Any, filename: str) -> Job | None:
 
 
 def _has_result(job: Job) -> bool:
-    return job.status in (JobState.SUCCEEDED, JobState.PARTIAL)
+    return job.status in (JobState.SUCCEEDED, JobState.PARTIAL) and job.pruned_at is None

@@ -3,12 +3,17 @@
 from typing import Any
 
 from marshmallow import Schema, fields
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from app.api.blueprints import Blueprint
 from app.api.services import services
+from app.columns import utc_now
 from app.errors import Unavailable
+from app.tables import Runner
+
+SILENT_SECONDS = 86_400.0
+"""A runner that was not seen for a day is gone, whether or not it said so."""
 
 blueprint = Blueprint("health", __name__, description="For load balancers and orchestrators")
 
@@ -25,6 +30,13 @@ class Readiness(Schema):
         values=fields.String(),
         metadata={"description": "ready, loading, or why it failed"},
     )
+    runners_in_trouble = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        metadata={
+            "description": "host:pid of runners that claim no more, and why; they do not make it unready"
+        },
+    )
 
 
 @blueprint.get("/livez")
@@ -40,7 +52,7 @@ def livez() -> dict[str, str]:
 def readyz() -> tuple[dict[str, Any], int]:
     """200 when all models are loaded, the database answers and its tables are current; else 503 and what is not."""
     here = services()
-    database = _database()
+    database, troubles = _database()
     models = {
         f"{served.declaration.name} {served.declaration.version}": (
             f"failed: {served.reason}" if served.state == "failed" else served.state
@@ -48,17 +60,27 @@ def readyz() -> tuple[dict[str, Any], int]:
         for served in here.registry.models()
     }
     is_ready = database == "ok" and all(state == "ready" for state in models.values())
-    return {"ready": is_ready, "database": database, "models": models}, 200 if is_ready else 503
+    answer = {"ready": is_ready, "database": database, "models": models, "runners_in_trouble": troubles}
+    return answer, 200 if is_ready else 503
 
 
-def _database() -> str:
+def _database() -> tuple[str, dict[str, str]]:
+    """What is wrong with the database, or ok; and the runners in trouble that it knows of."""
     database = services().database
     try:
         with database.reading() as session:
             session.execute(text("SELECT 1"))
         database.require_current_schema()
+        with database.reading() as session:
+            troubled = session.execute(
+                select(Runner.host, Runner.pid, Runner.trouble).where(
+                    Runner.trouble.is_not(None),
+                    Runner.stopped_at.is_(None),
+                    Runner.seen_at > utc_now(-SILENT_SECONDS),
+                )
+            ).all()
     except Unavailable as error:
-        return error.detail
+        return error.detail, {}
     except DBAPIError as error:
-        return f"away: {' '.join(str(error.orig).split())}"
-    return "ok"
+        return f"away: {' '.join(str(error.orig).split())}", {}
+    return "ok", {f"{runner.host}:{runner.pid}": runner.trouble for runner in troubled}

@@ -8,7 +8,7 @@ from flask import Response, request, url_for
 from app.api.blueprints import Blueprint, media
 from app.api.paging import page_of
 from app.api.requests import body_blocks, checked_id, limits
-from app.api.schemas import InputList, InputSchema, Items, Page
+from app.api.schemas import InputList, InputQuery, InputSchema, Items, UploadQuery
 from app.api.services import services
 from app.data.formats import format_of_content_type
 from app.jobs import history, inputs
@@ -28,17 +28,18 @@ blueprint = Blueprint("inputs", __name__, description="Uploaded sets of items, f
         },
     }
 )
+@blueprint.arguments(UploadQuery, location="query")
 @blueprint.response(201, InputSchema)
 @blueprint.problems(400, 413, 415, 422, 503)
-def upload_input() -> tuple[Input, int, dict[str, str]]:
+def upload_input(query: Mapping[str, Any]) -> tuple[Input, int, dict[str, str]]:
     """Uploads items: JSON `{"data": [item, …]}`, NDJSON, or CSV with a header row; gzip by `Content-Encoding`.
 
-    A body that breaks off or breaks a rule leaves nothing behind.
+    A body that breaks off or breaks a rule leaves nothing behind. Schedules run over what names their `collection`.
     """
     format = format_of_content_type(request.headers.get("Content-Type"))
     here = services()
     blocks = body_blocks(here.settings.max_upload_bytes)
-    input_id = receive(here.database, blocks, format, limits(here.settings))
+    input_id = receive(here.database, blocks, format, limits(here.settings), **query)
     with here.database.reading() as session:
         return (
             history.get_input(session, input_id),
@@ -48,14 +49,19 @@ def upload_input() -> tuple[Input, int, dict[str, str]]:
 
 
 @blueprint.get("/v1/inputs")
-@blueprint.arguments(Page, location="query")
+@blueprint.arguments(InputQuery, location="query")
 @blueprint.response(200, InputList)
 @blueprint.problems(422)
-def list_inputs(page: Mapping[str, Any]) -> Any:
+def list_inputs(query: Mapping[str, Any]) -> Any:
     """Inputs, newest first."""
     with services().database.reading() as session:
-        rows = history.list_inputs(session, limit=page["limit"] + 1, before=page.get("cursor"))
-    listed, headers = page_of(rows, page["limit"])
+        rows = history.list_inputs(
+            session,
+            limit=query["limit"] + 1,
+            before=query.get("cursor"),
+            collection=query.get("collection"),
+        )
+    listed, headers = page_of(rows, query["limit"])
     return {"data": listed}, 200, headers
 
 

@@ -11,14 +11,23 @@ from structlog.contextvars import bind_contextvars
 
 from app.api.blueprints import Blueprint, media
 from app.api.paging import page_of
-from app.api.requests import checked_id, limits
-from app.api.schemas import JobList, JobQuery, JobRequest, JobSchema, JobWait, OutputQuery
+from app.api.requests import body_sha256, checked_id, limits
+from app.api.schemas import (
+    JobList,
+    JobQuery,
+    JobRequest,
+    JobSchema,
+    JobStory,
+    JobWait,
+    OutputQuery,
+    Repeatable,
+)
 from app.api.services import services
 from app.data.formats import Format, format_of_accept
 from app.data.writing import write_csv, write_json, write_ndjson
-from app.errors import Conflict
-from app.jobs import control, history
-from app.jobs.ids import new_id
+from app.errors import Conflict, FieldError, Invalid
+from app.jobs import again, control, history
+from app.jobs.ids import is_id, new_id
 from app.jobs.uploads import receive_items
 from app.tables import TERMINAL_JOB_STATES, Job, JobState
 
@@ -32,30 +41,37 @@ WATCH_SECONDS = (0.02, 0.5)
 
 @blueprint.post("/v1/jobs")
 @blueprint.arguments(JobRequest)
+@blueprint.arguments(Repeatable, location="headers")
 @blueprint.response(202, JobSchema)
-@blueprint.problems(400, 404, 409, 413, 415, 422, 503)
-def create_job(wanted: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Makes a job over an uploaded input, or over items given here, and answers at once."""
-    here = services()
-    model = here.registry.get(wanted["model"], wanted.get("version")).declaration
-    job_id = new_id()
-    with here.database.writing() as session:
-        input_id = wanted.get("input_id")
-        if input_id is None:
-            input_id = receive_items(session, wanted["data"], limits(here.settings))
-        control.enqueue(
-            session,
-            job_id=job_id,
-            model=model.name,
-            version=model.version,
-            input_id=input_id,
-            window=here.settings.job_window,
-            priority=wanted["priority"],
-            run_at=wanted["run_at"],
-        )
-    bind_contextvars(job_id=job_id)
-    headers = {"Location": url_for("jobs.get_job", job_id=job_id), "Retry-After": str(POLL_SECONDS)}
+@blueprint.problems(400, 404, 409, 410, 413, 415, 422, 503)
+def create_job(
+    wanted: Mapping[str, Any], repeatable: Mapping[str, Any]
+) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Makes a job over an uploaded input, or over items given here, and answers at once.
+
+    With an `Idempotency-Key`, the same request may be sent again, at any time and by several at once: one job is
+    made, and the others get it too. The same key with another body is refused.
+    """
+    job_id, is_new = _make(wanted, new_id(), key=repeatable["key"])
+    headers = _headers(job_id) | ({} if is_new else {"Idempotency-Replayed": "true"})
     return _read(job_id), 202, headers
+
+
+@blueprint.put("/v1/jobs/<job_id>")
+@blueprint.arguments(JobRequest)
+@blueprint.response(202, JobSchema)
+@blueprint.alt_response(200, schema=JobSchema, description="The job that the same request made before")
+@blueprint.problems(400, 404, 409, 410, 413, 415, 422, 503)
+def put_job(wanted: Mapping[str, Any], job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Makes a job under an id of the client's own, a UUID in lower case: sent again, it changes nothing.
+
+    A UUIDv7 keeps lists in the order of time. The same id with another body is refused.
+    """
+    if not is_id(job_id):
+        detail = f"{job_id} is no UUID in lower case, such as 01981f5e-7c4b-7d3a-9f10-2b6c8e0d4a71"
+        raise Invalid(detail, errors=[FieldError("", detail)])
+    _, is_new = _make(wanted, job_id, is_given=True)
+    return _read(job_id), 202 if is_new else 200, _headers(job_id)
 
 
 @blueprint.get("/v1/jobs")
@@ -101,6 +117,27 @@ def cancel_job(job_id: str) -> dict[str, Any]:
     return _read(job_id)
 
 
+@blueprint.post("/v1/jobs/<job_id>/retry")
+@blueprint.response(202, JobSchema)
+@blueprint.problems(404, 409, 410)
+def retry_job(job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Runs the items of an ended job again that have no prediction: failed, refused and canceled ones, no others."""
+    here = services()
+    with here.database.writing() as session:
+        again.retry(session, checked_id(job_id, "job"), window=here.settings.job_window)
+    return _read(job_id), 202, _headers(job_id)
+
+
+@blueprint.get("/v1/jobs/<job_id>/events")
+@blueprint.response(200, JobStory)
+@blueprint.problems(404)
+def get_events(job_id: str) -> dict[str, Any]:
+    """The story of a job: when it was created, started, retried, rescued and by which runner, finished."""
+    with services().database.reading() as session:
+        history.get_job(session, checked_id(job_id, "job"))
+        return {"data": history.story(session, job_id)}
+
+
 @blueprint.delete("/v1/jobs/<job_id>")
 @blueprint.response(204)
 @blueprint.problems(404, 409)
@@ -124,7 +161,7 @@ def delete_job(job_id: str) -> Response:
         }
     }
 )
-@blueprint.problems(404, 406, 409, 422)
+@blueprint.problems(404, 406, 409, 410, 422)
 def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
     """Each item with its prediction, in input order, as `Accept` asks: JSON, NDJSON or CSV.
 
@@ -139,18 +176,19 @@ def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
                 f"job {job_id} is {job.status}: wait until it is done, or ask for ?partial=true",
                 headers={"Retry-After": str(POLL_SECONDS)},
             )
+        history.require_kept(job)
         columns = history.output_columns(session, job_id) if format is Format.CSV else []
     return stream(history.iterate_outputs(database, job_id), format, columns)
 
 
 @blueprint.get("/v1/jobs/<job_id>/errors")
 @blueprint.doc(responses={200: {"description": "One error a line", "content": media("application/x-ndjson")}})
-@blueprint.problems(404)
+@blueprint.problems(404, 410)
 def get_errors(job_id: str) -> Response:
     """The items without a prediction, and why: NDJSON lines `{"index", "code", "message"}` in input order."""
     database = services().database
     with database.reading() as session:
-        history.get_job(session, checked_id(job_id, "job"))
+        history.require_kept(history.get_job(session, checked_id(job_id, "job")))
     lines = (
         orjson.dumps({"index": index, "code": code, "message": message}) + b"\n"
         for index, code, message in history.iterate_errors(database, job_id)
@@ -168,6 +206,43 @@ def stream(payloads: Iterator[tuple[bytes, int]], format: Format, columns: list[
         case Format.CSV:
             body = write_csv(payloads, columns)
     return Response(body, mimetype=format.media_type, headers={"Vary": "Accept"})
+
+
+def _make(
+    wanted: Mapping[str, Any], job_id: str, *, key: str | None = None, is_given: bool = False
+) -> tuple[str, bool]:
+    """Makes a job, unless this key or given id did so before: its id, and whether it is new."""
+    here = services()
+    sha256 = body_sha256() if is_given or key is not None else None
+    with here.database.writing() as session:
+        if sha256 is not None:
+            made = control.find(session, request_sha256=sha256, owner="", key=key, job_id=job_id)
+            if made is not None:
+                return made, False
+        model = here.registry.get(wanted["model"], wanted.get("version")).declaration
+        input_id = wanted.get("input_id")
+        if input_id is None:
+            input_id = receive_items(session, wanted["data"], limits(here.settings))
+        control.enqueue(
+            session,
+            job_id=job_id,
+            model=model.name,
+            version=model.version,
+            input_id=input_id,
+            window=here.settings.job_window,
+            priority=wanted["priority"],
+            run_at=wanted["run_at"],
+            max_errors=wanted["max_errors"],
+            expires_at=wanted["expires_at"],
+            idempotency_key=key,
+            request_sha256=sha256,
+        )
+    bind_contextvars(job_id=job_id)
+    return job_id, True
+
+
+def _headers(job_id: str) -> dict[str, str]:
+    return {"Location": url_for("jobs.get_job", job_id=job_id), "Retry-After": str(POLL_SECONDS)}
 
 
 def _read(job_id: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any, TypeVar
 
 from flask import request, url_for
 
-from app.tables import Input, Job
+from app.tables import Input, Job, Schedule
 
-Listed = TypeVar("Listed", Input, Job)
+Listed = TypeVar("Listed", Input, Job, Schedule)
 
 
 def page_of(rows: Sequence[Listed], limit: int) -> tuple[Sequence[Listed], dict[str, str]]:

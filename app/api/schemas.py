@@ -11,9 +11,12 @@ from app.models.declarations import NAME
 from app.tables import JobState
 
 MAX_PAGE = 1000
+MAX_NAME = 255
+MAX_INTEGER = 2**31 - 1
 RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
+VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 """Python's years end in 9999: times that clients name stay clear of it, since priorities and offsets move them."""
 
@@ -49,6 +52,18 @@ def check_model(text: str) -> None:
     """A marshmallow validator for names of models in queries."""
     if not NAME.fullmatch(text):
         raise ValidationError("is no model name: they are 1 to 63 of a-z, 0-9, '.', '_' and '-'")
+
+
+def check_collection(text: str) -> None:
+    """A marshmallow validator for names of collections."""
+    if not (0 < len(text) <= MAX_NAME and text.isprintable()):
+        raise ValidationError(f"is no collection: give 1 to {MAX_NAME} printable characters")
+
+
+def check_time(time: datetime) -> None:
+    """A marshmallow validator for times that clients name."""
+    if not EARLIEST <= time <= LATEST:
+        raise ValidationError("must be in the years 1970 to 9998")
 
 
 class Items(Schema):
@@ -96,9 +111,34 @@ class InputSchema(Schema):
     format = fields.String(metadata={"enum": ["json", "ndjson", "csv"]})
     n_items = fields.Integer()
     n_bytes = fields.Integer(metadata={"description": "bytes of the body, after decompression"})
-    sha256 = fields.String(metadata={"description": "hex digest of the body, after decompression"})
+    sha256 = fields.String(
+        allow_none=True,
+        metadata={
+            "description": "hex digest of the body, after decompression; null for what a schedule gathered"
+        },
+    )
+    collection = fields.String(allow_none=True)
     created_at = Timestamp()
     sealed_at = Timestamp()
+    expires_at = Timestamp(allow_none=True, metadata={"description": "its items go after this time"})
+    pruned_at = Timestamp(allow_none=True, metadata={"description": "when its items went"})
+
+
+class UploadQuery(Schema):
+    collection = fields.String(
+        validate=check_collection,
+        load_default=None,
+        metadata={"description": "where schedules look for it"},
+    )
+    expires_at = Timestamp(
+        validate=check_time,
+        load_default=None,
+        metadata={"description": "its items go after this time; a + in an offset must be sent as %2B"},
+    )
+
+
+class InputQuery(Page):
+    collection = fields.String(validate=check_collection)
 
 
 class InputList(Schema):
@@ -129,8 +169,21 @@ class JobRequest(Schema):
     run_at = Timestamp(
         allow_none=True,
         load_default=None,
-        validate=validate.Range(EARLIEST, LATEST, error="must be in the years 1970 to 9998"),
+        validate=check_time,
         metadata={"description": "not before this time"},
+    )
+    max_errors = fields.Integer(
+        strict=True,
+        allow_none=True,
+        load_default=None,
+        validate=validate.Range(0, MAX_INTEGER),
+        metadata={"description": "with more item errors it ends early, as failed; its outputs are kept"},
+    )
+    expires_at = Timestamp(
+        allow_none=True,
+        load_default=None,
+        validate=check_time,
+        metadata={"description": "after this time what has not run is not run, and its outputs go"},
     )
 
     @validates_schema
@@ -167,10 +220,83 @@ class JobSchema(Schema):
     created_at = Timestamp()
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
+    max_errors = fields.Integer(allow_none=True)
+    expires_at = Timestamp(allow_none=True)
+    pruned_at = Timestamp(allow_none=True, metadata={"description": "when its outputs and errors went"})
 
 
 class JobList(Schema):
     data = fields.List(fields.Nested(JobSchema))
+
+
+class Repeatable(Schema):
+    """What lets a client send the same request again and have one job."""
+
+    key = fields.String(
+        data_key="Idempotency-Key",
+        validate=validate.Regexp(VISIBLE, error="must be 1 to 255 visible ASCII characters"),
+        load_default=None,
+        metadata={"description": "same key and body: the same job, with `Idempotency-Replayed: true`"},
+    )
+
+
+class JobEventSchema(Schema):
+    at = Timestamp()
+    event = fields.String(metadata={"description": "created, started, retried, rescued, finished …"})
+    first_item = fields.Integer(allow_none=True, metadata={"description": "of the chunk that it concerns"})
+    runner_id = fields.String(allow_none=True)
+    runner = fields.String(allow_none=True, metadata={"description": "host:pid of the runner that did it"})
+    detail = fields.String(allow_none=True)
+
+
+class JobStory(Schema):
+    data = fields.List(fields.Nested(JobEventSchema))
+
+
+class ScheduleRequest(Schema):
+    cron = fields.String(
+        required=True,
+        validate=validate.Length(max=MAX_NAME),
+        metadata={"description": "minute, hour, day of month, month, day of week: `0 18 * * *`"},
+    )
+    time_zone = fields.String(
+        load_default="UTC",
+        validate=validate.Length(max=MAX_NAME),
+        metadata={"description": "the IANA zone that cron is read in, such as Europe/Berlin"},
+    )
+    model = fields.String(required=True, metadata={"description": "a name from GET /v1/models"})
+    version = fields.String(metadata={"description": "if left out, the default version when it fires"})
+    collection = fields.String(
+        required=True,
+        validate=check_collection,
+        metadata={"description": "what POST /v1/inputs?collection=… named"},
+    )
+
+
+class ScheduleSchema(Schema):
+    id = fields.String()
+    cron = fields.String()
+    time_zone = fields.String()
+    model = fields.String()
+    version = fields.String(allow_none=True)
+    collection = fields.String()
+    paused = fields.Boolean()
+    created_at = Timestamp()
+    next_fire_at = Timestamp(allow_none=True, metadata={"description": "null while it is paused"})
+
+
+class ScheduleList(Schema):
+    data = fields.List(fields.Nested(ScheduleSchema))
+
+
+class FireSchema(Schema):
+    fire_at = Timestamp(metadata={"description": "the instant that was due"})
+    fired_at = Timestamp(metadata={"description": "when it really fired"})
+    job_id = fields.String(allow_none=True, metadata={"description": "null: the collection had nothing new"})
+
+
+class ScheduleDetail(ScheduleSchema):
+    fires = fields.List(fields.Nested(FireSchema), metadata={"description": "the last ten, newest first"})
 
 
 class JobWait(Schema):

@@ -9,6 +9,8 @@ from app.cli.database import db
 from app.cli.jobs import jobs
 from app.cli.models import models
 from app.cli.processes import run, serve
+from app.cli.schedules import schedules
+from app.cli.upkeep import upkeep
 from app.errors import ConfigurationError, ServingError
 
 
@@ -35,5 +37,5 @@ def main() -> None:
     """Serve a Python predict function, online and in batch, on one SQL database."""
 
 
-for command in (serve, run, jobs, models, db):
+for command in (serve, run, jobs, schedules, models, upkeep, db):
     main.add_command(command)

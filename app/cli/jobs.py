@@ -1,17 +1,15 @@
-"""`twofold jobs`: what runs, what became of it, and how to stop it."""
+"""`twofold jobs`: what runs, what became of it, how to stop it, and how to run again what failed."""
 
-from collections.abc import Collection
 from itertools import islice
 
 import click
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from app.cli.database import connected
 from app.cli.printing import print_facts, print_json, print_table
-from app.jobs import control, history
+from app.config import load_settings
+from app.jobs import again, control, history
 from app.jobs.ids import is_id
-from app.tables import Job, JobState, Runner
+from app.tables import Job, JobState
 
 ERRORS_SHOWN = 5
 COUNTS = ("total", "succeeded", "errored", "canceled")
@@ -32,7 +30,7 @@ class _JobId(click.ParamType[str]):
 
 @click.group()
 def jobs() -> None:
-    """Look at jobs, and cancel them."""
+    """Look at jobs, cancel them, and run again what failed."""
 
 
 @jobs.command("list")
@@ -65,7 +63,7 @@ def show_job(job_id: str, as_json: bool) -> None:
         database.require_current_schema()
         with database.reading() as session:
             job = _described(history.get_job(session, job_id))
-            events = _events(session, job_id)
+            events = history.story(session, job_id)
         errors = [
             {"index": index, "code": code, "message": message}
             for index, code, message in islice(history.iterate_errors(database, job_id), ERRORS_SHOWN)
@@ -95,6 +93,20 @@ def cancel_job(job_id: str) -> None:
     click.echo(f"job {job_id} is {status}")
 
 
+@jobs.command("retry")
+@click.argument("job_id", metavar="ID", type=_JobId())
+def retry_job(job_id: str) -> None:
+    """Run the items of an ended job again that have no prediction, and no others."""
+    window = load_settings().job_window
+    with connected() as database:
+        database.require_current_schema()
+        with database.writing() as session:
+            again.retry(session, job_id, window=window)
+            job = history.get_job(session, job_id)
+            status, n_items = job.status, job.n_items - job.n_succeeded
+    click.echo(f"job {job_id} is {status}: {n_items} items run again")
+
+
 def _described(job: Job) -> dict[str, object]:
     """A job under the names that it has in the API."""
     return {
@@ -112,6 +124,9 @@ def _described(job: Job) -> dict[str, object]:
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
+        "max_errors": job.max_errors,
+        "expires_at": job.expires_at,
+        "pruned_at": job.pruned_at,
         "error": job.error,
     }
 
@@ -122,25 +137,3 @@ def _flat(job: dict[str, object]) -> dict[str, object]:
     for name, value in job.items():
         flat |= value if isinstance(value, dict) else {name: value}
     return flat
-
-
-def _events(session: Session, job_id: str) -> list[dict[str, object]]:
-    """The story of a job, where `runner` is host:pid of the one that did it."""
-    story = history.events(session, job_id)
-    runners = _runner_names(session, {event.runner_id for event in story if event.runner_id is not None})
-    return [
-        {
-            "at": event.at,
-            "event": event.event,
-            "first_item": event.first_item,
-            "runner_id": event.runner_id,
-            "runner": runners.get(event.runner_id or ""),
-            "detail": event.detail,
-        }
-        for event in story
-    ]
-
-
-def _runner_names(session: Session, runner_ids: Collection[str]) -> dict[str, str]:
-    rows = session.execute(select(Runner.id, Runner.host, Runner.pid).where(Runner.id.in_(runner_ids)))
-    return {row.id: f"{row.host}:{row.pid}" for row in rows}

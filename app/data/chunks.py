@@ -51,6 +51,11 @@ def unpack(payload: bytes) -> list[bytes]:
     return [] if payload == b"[]" else payload[1:-1].split(SEPARATOR)
 
 
+def part(payload: bytes, start: int, n_items: int) -> bytes:
+    """The payload of `n_items` of a payload's items, from place `start` on."""
+    return pack(unpack(payload)[start : start + n_items])
+
+
 def chunked(items: Iterable[bytes], limits: Limits) -> Iterator[ItemChunk]:
     """Pack single-line items into chunks of at most `chunk_items` items and `chunk_bytes` of payload.
 

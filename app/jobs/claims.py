@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+TRANSIENT = "transient"
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A chunk that one runner holds until its lease ends: `payload` are its items, in the chunk format."""
+    """A chunk that one runner holds until its lease ends: `payload` are its items, in the chunk format.
+
+    `attempts` counts the claims of this chunk that were not given back, this one included.
+    """
 
     chunk_id: int
     epoch: int
@@ -14,6 +19,7 @@ class Claim:
     queue: str
     first_item: int
     n_items: int
+    attempts: int
     payload: bytes
 
     @property
@@ -47,6 +53,23 @@ class Done:
     @property
     def n_errored(self) -> int:
         return len(self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A run that broke off before it had an answer: see `app.jobs.retry` for what follows.
+
+    `code` is `transient` if what the model depends on was at fault, else what an item is told that causes this
+    by itself: `runner_crashed`, `timed_out`.
+    """
+
+    claim: Claim
+    code: str
+    reason: str
+
+    @property
+    def blames_an_item(self) -> bool:
+        return self.code != TRANSIENT
 
 
 @dataclass(frozen=True, slots=True)

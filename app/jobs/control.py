@@ -3,13 +3,14 @@
 Each verb takes a session of a writing transaction and leaves the commit to its caller.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Row, Text, case, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from app.columns import Id, UtcDateTime, utc_now
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, Gone, Invalid, NotFound
 from app.jobs.ledger import UNSYNCHRONIZED, tell, tell_finished
 from app.jobs.states import counted, queue_of, sched_key
 from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, InputChunk, Job, JobState
@@ -29,13 +30,23 @@ def enqueue(
     window: int,
     priority: int = 0,
     run_at: datetime | None = None,
+    owner: str = "",
+    max_errors: int | None = None,
+    expires_at: datetime | None = None,
+    idempotency_key: str | None = None,
+    request_sha256: str | None = None,
 ) -> None:
     """Makes a job over a sealed input; its first `window` chunks may be claimed, the others wait for those to end.
 
-    `NotFound` if there is no such input, `Conflict` while it is still being uploaded.
+    The more chunks an owner has waiting in a queue, the later it comes in it: a second for each, so that who
+    makes thousands of jobs does not stand before who makes one.
+
+    `NotFound` if there is no such input, `Conflict` while it is still being uploaded, `Gone` once it was pruned.
     """
     sealed = session.execute(
-        select(Input.status, Input.n_items).where(Input.id == input_id).with_for_update(read=True)
+        select(Input.status, Input.n_items, Input.pruned_at)
+        .where(Input.id == input_id)
+        .with_for_update(read=True)
     ).one_or_none()
     if sealed is None:
         raise NotFound(f"there is no input {input_id}")
@@ -43,6 +54,9 @@ def enqueue(
         raise Conflict(
             f"input {input_id} is still being uploaded: create the job when its upload has answered"
         )
+    if sealed.pruned_at is not None:
+        raise Gone(f"the items of input {input_id} have expired: upload it again")
+    name = queue_of(model, version)
     session.execute(
         insert(Job).values(
             id=job_id,
@@ -54,21 +68,28 @@ def enqueue(
             priority=priority,
             run_at=run_at,
             n_items=sealed.n_items,
+            owner=owner,
+            max_errors=max_errors,
+            expires_at=expires_at,
+            idempotency_key=idempotency_key,
+            request_sha256=request_sha256,
             created_at=utc_now(),
         )
     )
+    key = sched_key(priority, run_at, _backlog(session, name, owner))
     session.execute(
         insert(Chunk).from_select(
-            ["job_id", "seq", "first_item", "n_items", "queue", "status", "ready_at", "sched_key"],
+            ["job_id", "seq", "first_item", "n_items", "queue", "owner", "status", "ready_at", "sched_key"],
             select(
                 literal(job_id, Id),
                 InputChunk.seq,
                 InputChunk.first_item,
                 InputChunk.n_items,
-                literal(queue_of(model, version), Text),
+                literal(name, Text),
+                literal(owner, Text),
                 case((InputChunk.seq < window, ChunkState.QUEUED.value), else_=ChunkState.PENDING.value),
                 utc_now() if run_at is None else literal(run_at, UtcDateTime),
-                sched_key(priority, run_at),
+                key,
             )
             .where(InputChunk.input_id == input_id)
             .order_by(InputChunk.seq),
@@ -76,7 +97,29 @@ def enqueue(
     )
     tell(session, [job_id], "created", detail=f"{sealed.n_items} items for {model} {version}")
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_notify(WAKE_CHANNEL, queue_of(model, version))))
+        session.execute(select(func.pg_notify(WAKE_CHANNEL, name)))
+
+
+def find(
+    session: Session, *, request_sha256: str, owner: str, key: str | None = None, job_id: str | None = None
+) -> str | None:
+    """The id of the job that an earlier request made with this idempotency key, or under this id; None if none did.
+
+    Concurrent requests with one key wait here for each other, so that one of them makes the job. `Invalid` if the
+    earlier request was another one.
+    """
+    if session.get_bind().dialect.name == "postgresql":  # on SQLite, writers wait for each other anyway
+        session.execute(
+            select(func.pg_advisory_xact_lock(func.hashtextextended(f"{owner} {key or job_id}", 0)))
+        )
+    same = Job.id == job_id if key is None else (Job.owner == owner) & (Job.idempotency_key == key)
+    made = session.execute(select(Job.id, Job.owner, Job.request_sha256).where(same)).one_or_none()
+    if made is None:
+        return None
+    if made.owner != owner or made.request_sha256 != request_sha256:
+        given = f"Idempotency-Key {key!r}" if key is not None else f"job id {job_id}"
+        raise Invalid(f"{given} was used before, for another request: use a new one for a new job")
+    return str(made.id)
 
 
 def cancel(session: Session, job_id: str) -> None:
@@ -103,12 +146,49 @@ def abandon(session: Session, job_id: str, reason: str) -> None:
         _cancel_waiting(session, job_id)
 
 
+def expire(session: Session, limit: int) -> int:
+    """Stops jobs whose time is over before they have ended: what waits is canceled. Returns how many."""
+    overdue = session.scalars(
+        select(Job.id)
+        .where(Job.expires_at < utc_now(), Job.finished_at.is_(None), Job.status != JobState.CANCELING)
+        .order_by(Job.id)
+        .limit(limit)
+        .with_for_update(key_share=True, skip_locked=True)
+    ).all()
+    for job_id in overdue:
+        tell(session, [job_id], "expired")
+        _cancel_waiting(session, job_id)
+    return len(overdue)
+
+
+def cancel_leftovers(session: Session, job_ids: Collection[str]) -> None:
+    """Cancels chunks that came back to jobs which are being canceled: nothing should run them again."""
+    canceling = session.scalars(
+        select(Job.id)
+        .where(Job.id.in_(job_ids), Job.status == JobState.CANCELING)
+        .order_by(Job.id)
+        .with_for_update(key_share=True)
+    ).all()
+    for job_id in canceling:
+        _cancel_waiting(session, job_id)
+
+
 def remove(session: Session, job_id: str) -> None:
     """Deletes a job that has ended, with its outputs, errors and events; `Conflict` while it may still run."""
     job = _lock_job(session, job_id)
     if job.status not in TERMINAL_JOB_STATES:
         raise Conflict(f"job {job_id} is {job.status}: cancel it, and delete it when it has ended")
     session.execute(delete(Job).where(Job.id == job_id), execution_options=UNSYNCHRONIZED)
+
+
+def _backlog(session: Session, name: str, owner: str) -> int:
+    """How many chunks an owner has waiting in a queue; 0 for nobody, whose jobs are all alike."""
+    if not owner:
+        return 0
+    waiting = select(func.count()).where(
+        Chunk.queue == name, Chunk.owner == owner, Chunk.status == ChunkState.QUEUED
+    )
+    return session.scalars(waiting).one()
 
 
 def _lock_job(session: Session, job_id: str) -> Row[str, str | None]:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.columns import utc_now
 from app.db import Database
-from app.errors import NotFound
+from app.errors import Gone, NotFound
+from app.jobs import presence
 from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, Output
 
 ListedRow = TypeVar("ListedRow", Input, Job)
@@ -37,9 +38,14 @@ def get_job(session: Session, job_id: str) -> Job:
     return row
 
 
-def list_inputs(session: Session, *, limit: int, before: str | None = None) -> Sequence[Input]:
-    """Sealed inputs, newest first; those older than `before` if that is given."""
-    return _page(session, select(Input).where(Input.status == "sealed"), Input, limit, before)
+def list_inputs(
+    session: Session, *, limit: int, before: str | None = None, collection: str | None = None
+) -> Sequence[Input]:
+    """Sealed inputs, newest first; only those older than `before` and those of a collection, if given."""
+    wanted = select(Input).where(Input.status == "sealed")
+    if collection is not None:
+        wanted = wanted.where(Input.collection == collection)
+    return _page(session, wanted, Input, limit, before)
 
 
 def list_jobs(
@@ -64,9 +70,27 @@ def latest_job_of_input(session: Session, input_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.input_id == input_id).order_by(Job.id.desc()).limit(1))
 
 
-def events(session: Session, job_id: str) -> Sequence[JobEvent]:
-    """The story of a job, from its beginning."""
-    return session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
+def story(session: Session, job_id: str) -> list[dict[str, Any]]:
+    """The story of a job, from its beginning: each event with `runner`, host:pid of the one that did it."""
+    told = session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.id)).all()
+    names = presence.names(session, (event.runner_id for event in told if event.runner_id is not None))
+    return [
+        {
+            "at": event.at,
+            "event": event.event,
+            "first_item": event.first_item,
+            "runner_id": event.runner_id,
+            "runner": names.get(event.runner_id or ""),
+            "detail": event.detail,
+        }
+        for event in told
+    ]
+
+
+def require_kept(job: Job) -> None:
+    """`Gone` if the outputs and errors of a job were pruned."""
+    if job.pruned_at is not None:
+        raise Gone(f"the outputs and errors of job {job.id} have expired; what it counted is kept")
 
 
 def database_time(session: Session) -> datetime:
@@ -81,20 +105,39 @@ def output_columns(session: Session, job_id: str) -> list[str]:
 
 
 def iterate_outputs(database: Database, job_id: str) -> Iterator[tuple[bytes, int]]:
-    """A job's outputs in input order, as (payload, places that hold null)."""
-    wanted = select(Output.first_item, Output.items, Output.n_errored).where(Output.job_id == job_id)
-    for _, items, n_errored in _in_pieces(database, wanted, Output.first_item, CHUNKS_PER_READ):
-        yield items, n_errored
+    """A job's outputs in input order, as (payload, places that hold null).
+
+    Read a few chunks at a time, each time in a transaction of its own: a client that downloads slowly must
+    keep neither a snapshot nor a connection from others. Predictions never change, so the pieces fit together;
+    a retry may cut an output in two, which is why the next one is that which begins where the last one ended.
+    `Gone` if the job is pruned or deleted meanwhile: a body that ends early must not look whole.
+    """
+    n_read = 0
+    while True:
+        with database.reading() as session:
+            rows = session.execute(
+                select(Output.first_item, Output.n_items, Output.items, Output.n_errored)
+                .where(Output.job_id == job_id, Output.first_item >= n_read)
+                .order_by(Output.first_item)
+                .limit(CHUNKS_PER_READ)
+            ).all()
+            _require_still_kept(session, job_id)
+        if not rows:
+            return
+        for row in rows:
+            yield row.items, row.n_errored
+        n_read = rows[-1].first_item + rows[-1].n_items
 
 
 def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
     """Every item of a job that has no prediction for a fault, as (index, code, message), by ascending index.
 
     Items of a chunk that could not run at all have no rows of their own: the chunk tells for all of them.
+    `Gone` as in `iterate_outputs`.
     """
-    wanted = select(ItemError.item_index, ItemError.code, ItemError.message).where(ItemError.job_id == job_id)
-    refused = _in_pieces(database, wanted, ItemError.item_index, ERRORS_PER_READ)
-    return merge(refused, _errors_of_chunks(database, job_id), key=itemgetter(0))
+    return merge(
+        _iterate_item_errors(database, job_id), _errors_of_chunks(database, job_id), key=itemgetter(0)
+    )
 
 
 def _errors_of_chunks(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
@@ -109,22 +152,27 @@ def _errors_of_chunks(database: Database, job_id: str) -> Iterator[tuple[int, st
             yield index, "chunk_failed", chunk.error
 
 
-def _in_pieces(
-    database: Database, wanted: Select[*tuple[Any, ...]], place: Any, n_rows: int
-) -> Iterator[Any]:
-    """The rows by ascending `place`, which is their first column.
-
-    Read a few at a time, each time in a transaction of its own: a client that downloads slowly must keep neither
-    a snapshot nor a connection from others. Such rows never change, so the pieces fit together.
-    """
+def _iterate_item_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
     last = -1
     while True:
         with database.reading() as session:
-            rows = session.execute(wanted.where(place > last).order_by(place).limit(n_rows)).all()
+            rows = session.execute(
+                select(ItemError.item_index, ItemError.code, ItemError.message)
+                .where(ItemError.job_id == job_id, ItemError.item_index > last)
+                .order_by(ItemError.item_index)
+                .limit(ERRORS_PER_READ)
+            ).all()
+            _require_still_kept(session, job_id)
         if not rows:
             return
-        yield from rows
-        last = rows[-1][0]
+        yield from ((row.item_index, row.code, row.message) for row in rows)
+        last = rows[-1].item_index
+
+
+def _require_still_kept(session: Session, job_id: str) -> None:
+    """`Gone` if a job was pruned or deleted. Asked after its rows were read: what was there then was all there."""
+    if session.scalar(select(Job.id).where(Job.id == job_id, Job.pruned_at.is_(None))) is None:
+        raise Gone(f"job {job_id} was pruned or deleted while this was read")
 
 
 def _page(

@@ -5,6 +5,7 @@ is one transaction and a big one never holds the database's write lock for long.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import delete, exists, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -16,10 +17,26 @@ from app.jobs.ledger import UNSYNCHRONIZED
 from app.tables import Input, InputChunk, Job
 
 
-def begin(session: Session, input_id: str, format: str) -> None:
+def begin(
+    session: Session,
+    input_id: str,
+    format: str,
+    *,
+    owner: str = "",
+    collection: str | None = None,
+    expires_at: datetime | None = None,
+) -> None:
     """Makes an input that is being received; no job can run over it yet."""
     session.execute(
-        insert(Input).values(id=input_id, status="receiving", format=format, created_at=utc_now())
+        insert(Input).values(
+            id=input_id,
+            status="receiving",
+            format=format,
+            owner=owner,
+            collection=collection,
+            expires_at=expires_at,
+            created_at=utc_now(),
+        )
     )
 
 
@@ -48,7 +65,7 @@ def seal(session: Session, input_id: str, *, n_bytes: int, sha256: str) -> None:
     n_items, n_chunks = session.execute(received).one()
     sealed = session.execute(
         update(Input)
-        .where(Input.id == input_id, Input.status == "receiving")
+        .where(Input.id == input_id, Input.status == "receiving", Input.pruned_at.is_(None))
         .values(
             status="sealed",
             n_items=n_items,

@@ -14,17 +14,18 @@ UNSYNCHRONIZED = {"synchronize_session": False}
 """Sessions of the queue hold no objects that an UPDATE could make stale."""
 
 
-def count(session: Session, results: Iterable[Done | Failed]) -> None:
+def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str, str]]:
     """Counts ended chunks into their jobs: a job that is through ends, another gets its next chunks.
 
-    Those are queued behind all that is queued already: so small jobs pass big ones.
+    Those are queued behind all that is queued already: so small jobs pass big ones. Returns the jobs to give up,
+    with why: those that have more item errors than they allow.
     """
     tallies: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         n_succeeded = result.claim.n_items - result.n_errored
         tallies[result.claim.job_id].update(chunks=1, succeeded=n_succeeded, errored=result.n_errored)
     if not tallies:
-        return
+        return []
     connection = session.connection()
     # One after the other, by id: two runners that end chunks of the same jobs must lock them in one order.
     connection.execute(
@@ -36,17 +37,20 @@ def count(session: Session, results: Iterable[Done | Failed]) -> None:
     )
     jobs = connection.execute(statements.JOBS, {"job_ids": list(tallies)}).all()
     tell_finished(session, [(job.id, job.status) for job in jobs])
+    going_on = [job for job in jobs if job.status == JobState.RUNNING]
+    hopeless = [job for job in going_on if job.max_errors is not None and job.n_errored > job.max_errors]
     promoted = [
         {
             "the_job_id": job.id,
             "n_chunks": tallies[job.id]["chunks"],
             "seconds_later": job.priority * PRIORITY_STEP_SECONDS,
         }
-        for job in jobs
-        if job.status == JobState.RUNNING
+        for job in going_on
+        if job not in hopeless
     ]
     if promoted:
         connection.execute(statements.QUEUE_PENDING_CHUNKS, promoted)
+    return [(job.id, f"{job.n_errored} items failed, and max_errors is {job.max_errors}") for job in hopeless]
 
 
 def tell_finished(session: Session, jobs: Collection[tuple[str, str]]) -> None:
@@ -60,12 +64,19 @@ def tell(
     session: Session,
     job_ids: Iterable[str],
     event: str,
-    *,
+    first_item: int | None = None,
     runner_id: str | None = None,
     detail: str | None = None,
 ) -> None:
     """Adds a line to the stories of jobs."""
-    session.connection().execute(
-        statements.ADD_EVENT,
-        [{"job_id": job_id, "event": event, "runner_id": runner_id, "detail": detail} for job_id in job_ids],
-    )
+    rows = [
+        {
+            "job_id": job_id,
+            "event": event,
+            "first_item": first_item,
+            "runner_id": runner_id,
+            "detail": detail,
+        }
+        for job_id in job_ids
+    ]
+    session.connection().execute(statements.ADD_EVENT, rows)

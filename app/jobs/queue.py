@@ -12,10 +12,13 @@ from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import Update
 
 from app.columns import utc_now
+from app.data.chunks import part
 from app.jobs import statements
 from app.jobs.claims import Claim, Done, Failed
+from app.jobs.control import abandon, cancel_leftovers
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
 from app.tables import Chunk, ChunkState
 
@@ -45,7 +48,7 @@ def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_sec
     ).all()
     if not taken:
         return []
-    claims = [Claim(*row) for row in connection.execute(statements.TAKEN_CHUNKS, {"chunk_ids": taken})]
+    claims = claims_of(session, taken)
     job_ids = sorted({claim.job_id for claim in claims})
     if fresh := connection.scalars(statements.LOCK_JOBS_NOT_BEGUN, {"job_ids": job_ids}).all():
         connection.execute(statements.BEGIN_JOBS, {"job_ids": fresh})
@@ -72,37 +75,70 @@ def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int,
     ):
         if rows:
             connection.execute(statement, rows)
-    count(session, held)
+    for job_id, reason in count(session, held):
+        abandon(session, job_id, reason)
     return by_key.keys() - {result.claim.key for result in held}
 
 
 def release(session: Session, claims: Collection[Claim]) -> None:
     """Gives chunks back unrun, at their old place in the queue; a claim given back is no attempt."""
     for claim in claims:
-        session.execute(
-            update(Chunk)
-            .where(Chunk.id == claim.chunk_id, Chunk.epoch == claim.epoch, Chunk.status == ChunkState.RUNNING)
-            .values(
-                status=ChunkState.QUEUED,
-                epoch=Chunk.epoch + 1,
-                attempts=Chunk.attempts - 1,
-                runner_id=None,
-                lease_until=None,
-            ),
-            execution_options=UNSYNCHRONIZED,
-        )
+        put_back(session, claim, attempts=Chunk.attempts - 1, runner_id=None)
+    cancel_leftovers(session, {claim.job_id for claim in claims})
 
 
-def renew(session: Session, *, runner_id: str, lease_seconds: float) -> set[tuple[int, int]]:
-    """Prolongs all that a runner holds, in one statement. Returns it as (chunk id, epoch): the rest is lost."""
+def renew(
+    session: Session, *, runner_id: str, lease_seconds: float, hung: Collection[int] = ()
+) -> set[tuple[int, int]]:
+    """Prolongs what a runner holds, in one statement, but for the chunks with the ids `hung`.
+
+    Returns the keys of the claims that are still held: the others are lost, and their results are to be dropped.
+    """
     rows = session.execute(
         update(Chunk)
-        .where(Chunk.runner_id == runner_id, Chunk.status == ChunkState.RUNNING)
+        .where(Chunk.runner_id == runner_id, Chunk.status == ChunkState.RUNNING, Chunk.id.not_in(hung))
         .values(lease_until=utc_now(lease_seconds))
         .returning(Chunk.id, Chunk.epoch),
         execution_options=UNSYNCHRONIZED,
     )
     return {(row.id, row.epoch) for row in rows}
+
+
+def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
+    """The claims of chunks that were just taken, in the order of the queue."""
+    return [
+        Claim(
+            row.id,
+            row.epoch,
+            row.job_id,
+            row.queue,
+            row.first_item,
+            row.n_items,
+            row.attempts,
+            row.payload
+            if row.n_items == row.n_stored
+            else part(row.payload, row.first_item - row.stored_first, row.n_items),
+        )
+        for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
+    ]
+
+
+def put_back(session: Session, claim: Claim, **columns: Any) -> bool:
+    """Queues a held chunk again, with a new epoch; whether it was still held."""
+    put_back = session.execute(
+        _held(claim)
+        .values(status=ChunkState.QUEUED, epoch=Chunk.epoch + 1, lease_until=None, **columns)
+        .returning(Chunk.id),
+        execution_options=UNSYNCHRONIZED,
+    )
+    return put_back.one_or_none() is not None
+
+
+def _held(claim: Claim) -> Update:
+    """An UPDATE of a claimed chunk, for as long as the claim holds."""
+    return update(Chunk).where(
+        Chunk.id == claim.chunk_id, Chunk.epoch == claim.epoch, Chunk.status == ChunkState.RUNNING
+    )
 
 
 def _ending(result: Done | Failed) -> dict[str, Any]:

@@ -75,7 +75,10 @@ TAKEN_CHUNKS = (
         _chunks.c.queue,
         _chunks.c.first_item,
         _chunks.c.n_items,
-        _stored.c["items"],
+        _chunks.c.attempts,
+        _stored.c.first_item.label("stored_first"),
+        _stored.c.n_items.label("n_stored"),
+        _stored.c["items"].label("payload"),
     )
     .join(_jobs, _jobs.c.id == _chunks.c.job_id)
     .join(_stored, (_stored.c.input_id == _jobs.c.input_id) & (_stored.c.seq == _chunks.c.seq))
@@ -130,7 +133,9 @@ COUNT_ENDED_ITEMS = (
         )
     )
 )
-JOBS = select(_jobs.c.id, _jobs.c.status, _jobs.c.priority).where(_jobs.c.id.in_(_job_ids))
+JOBS = select(_jobs.c.id, _jobs.c.status, _jobs.c.priority, _jobs.c.n_errored, _jobs.c.max_errors).where(
+    _jobs.c.id.in_(_job_ids)
+)
 _pending = (
     select(_chunks.c.id)
     .where(_chunks.c.job_id == bindparam("the_job_id"), _chunks.c.status == _PENDING)

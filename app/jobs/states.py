@@ -12,6 +12,9 @@ PRIORITY_STEP_SECONDS = 600.0
 """What one step of priority is worth. A job of priority +1 goes after the jobs of the next ten minutes, and
 then before all later ones: priority ages, so nothing starves."""
 
+BACKLOG_STEP_SECONDS = 1.0
+"""How much later a chunk comes for each chunk that its owner has waiting already."""
+
 
 def queue_of(model: str, version: str) -> str:
     """The queue of a model version: a runner claims from the queues of the models it has."""
@@ -32,6 +35,7 @@ def counted(
     has_ended = n_succeeded + n_errored + n_canceled == job.n_items
     outcome = case(
         (job.error.is_not(None), JobState.FAILED.value),
+        ((n_canceled > 0) & (job.expires_at <= utc_now()), JobState.EXPIRED.value),
         (n_canceled > 0, JobState.CANCELED.value),
         (n_errored == 0, JobState.SUCCEEDED.value),
         (n_succeeded == 0, JobState.FAILED.value),
@@ -46,8 +50,9 @@ def counted(
     }
 
 
-def sched_key(priority: int, run_at: datetime | None) -> ColumnElement[datetime]:
-    """Where a chunk stands in its queue: the time it is ready, moved by its job's priority."""
+def sched_key(priority: int, run_at: datetime | None, backlog: int = 0) -> ColumnElement[datetime]:
+    """Where a chunk stands in its queue: the time it is ready, moved by its job's priority and its owner's backlog."""
+    seconds = priority * PRIORITY_STEP_SECONDS + backlog * BACKLOG_STEP_SECONDS
     if run_at is None:
-        return utc_now(priority * PRIORITY_STEP_SECONDS)
-    return literal(run_at + timedelta(seconds=priority * PRIORITY_STEP_SECONDS), UtcDateTime)
+        return utc_now(seconds)
+    return literal(run_at + timedelta(seconds=seconds), UtcDateTime)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -24,7 +25,15 @@ between, and so many that most uploads are one commit."""
 T = TypeVar("T")
 
 
-def receive(database: Database, blocks: Iterable[bytes], format: Format, limits: Limits) -> str:
+def receive(
+    database: Database,
+    blocks: Iterable[bytes],
+    format: Format,
+    limits: Limits,
+    *,
+    collection: str | None = None,
+    expires_at: datetime | None = None,
+) -> str:
     """Stores a decoded body as a sealed input and returns its id; if anything goes wrong, nothing of it stays.
 
     Written as it comes, so memory is flat. An upload of up to `CHUNKS_PER_COMMIT` chunks touches the database
@@ -37,7 +46,7 @@ def receive(database: Database, blocks: Iterable[bytes], format: Format, limits:
         for batch, is_last in _marked(_batches(read_items(measured, format, limits))):
             with database.writing() as session:
                 if not n_chunks:
-                    inputs.begin(session, input_id, format)
+                    inputs.begin(session, input_id, format, collection=collection, expires_at=expires_at)
                 inputs.fill(session, input_id, batch, first_seq=n_chunks)
                 if is_last:
                     inputs.seal(session, input_id, n_bytes=measured.n_bytes, sha256=measured.sha256)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from app.errors import ConfigurationError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-KEYS = ("name", "version", "class", "artifact", "options", "default", "concurrency")
+KEYS = ("name", "version", "class", "artifact", "options", "default", "concurrency", "chunk_timeout_seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,8 @@ class Declaration:
 
     `class_path` is `module:Class`. `artifact` is a local path as written, taken from the working directory.
     `default` is true for exactly one version of each name: the one a caller gets who names no version.
-    `concurrency` is how many threads of one process may be inside `predict` at once.
+    `concurrency` is how many threads of one process may be inside `predict` at once. A chunk of a job that takes
+    longer than `chunk_timeout_seconds` is given up; None lets it take any time.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Declaration:
     options: dict[str, Any]
     default: bool
     concurrency: int
+    chunk_timeout_seconds: float | None = None
 
 
 def read_declarations(path: Path) -> tuple[Declaration, ...]:
@@ -79,6 +81,7 @@ def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
         options=_options(label, entry),
         default=_default(label, entry),
         concurrency=_concurrency(label, entry),
+        chunk_timeout_seconds=_chunk_timeout_seconds(label, entry),
     )
 
 
@@ -139,6 +142,15 @@ def _concurrency(label: str, entry: dict[str, Any]) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         _refuse(f"{label}: concurrency is {value!r}: write a whole number of threads, 1 or more")
     return value
+
+
+def _chunk_timeout_seconds(label: str, entry: dict[str, Any]) -> float | None:
+    value = entry.get("chunk_timeout_seconds")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 31_536_000:
+        _refuse(f"{label}: chunk_timeout_seconds is {value!r}: write a number of seconds, more than 0")
+    return float(value)
 
 
 def _with_defaults(path: Path, declared: Sequence[Declaration]) -> tuple[Declaration, ...]:

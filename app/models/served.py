@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import structlog
@@ -103,10 +104,13 @@ class ServedModel:
             raise ModelFailed(f"{self}: its Item schema raised {_named(error)}") from error
         return loaded, sorted(refused.items())
 
-    def predict(self, items: Sequence[JsonObject]) -> list[JsonObject]:
+    def predict(
+        self, items: Sequence[JsonObject], *, within: AbstractContextManager[object] | None = None
+    ) -> list[JsonObject]:
         """One prediction for each of `items`, which are what `validate` loaded; `[]` for none.
 
-        Waits for one of the `concurrency` slots, however long the calls before it take. The model gets dicts
+        Waits for one of the `concurrency` slots, however long the calls before it take; `within` is entered once it
+        has the slot, and left with it, so that it can tell how long the model itself takes. The model gets dicts
         of its own: it may add, change and drop fields without the caller seeing it.
 
         Raises `Unavailable` while the model is not ready; `ModelFailed` if it raises or breaks the contract.
@@ -116,7 +120,7 @@ class ServedModel:
             return []
         given = [_own(item) for item in items]
         try:
-            with self._slots:
+            with self._slots, within or nullcontext():
                 predictions = model.predict(given)
             return contract.checked(predictions, items, self._prediction_fields)
         except contract.ContractError as error:

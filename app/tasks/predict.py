@@ -1,5 +1,6 @@
 """The task of a `predict` job: answer every item of a chunk, and name those that cannot be answered."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,43 @@ class ChunkAnswer:
     failures: list[ItemFailure]
 
 
-def predict_chunk(served: ServedModel, payload: bytes) -> ChunkAnswer:
+class Stopwatch:
+    """Tells, to any thread, for how long a chunk has been in its model. Waiting for the model's slot does not count."""
+
+    def __init__(self) -> None:
+        self._entered_at: float | None = None
+        self.spent_seconds = 0.0
+        """In all calls of `predict` that have ended."""
+
+    @property
+    def seconds(self) -> float:
+        """Since the call of `predict` that runs now; 0 if none does."""
+        entered_at = self._entered_at
+        return 0.0 if entered_at is None else time.monotonic() - entered_at
+
+    def __enter__(self) -> None:
+        self._entered_at = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.spent_seconds += self.seconds
+        self._entered_at = None
+
+
+class TransientFailure(Exception):
+    """What the model depends on failed, not an item: the chunk is to be tried again as it is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def predict_chunk(served: ServedModel, payload: bytes, stopwatch: Stopwatch | None = None) -> ChunkAnswer:
     """Answers all items of a chunk.
 
     Items that the model's schema refuses fail as `invalid_item`. If the model or its schema raises or breaks its
     contract, the guilty items are found by halving, fail as `model_failed`, and the rest are answered all the same.
-    `Unavailable` while the model is not ready.
+    `TransientFailure` if the model raised an `OSError`, which all errors of connections and timeouts are, or an
+    exception with a true attribute `transient`; `Unavailable` while the model is not ready.
     """
     items: list[JsonObject] = exact.loads(payload)
     loaded, failures = _validate(served, items, 0)
@@ -38,7 +70,7 @@ def predict_chunk(served: ServedModel, payload: bytes) -> ChunkAnswer:
 
     lines = [b"null"] * len(items)
     columns: dict[str, None] = {}
-    for run, outcome in _isolate(served, [items[place] for place in places], loaded, 0):
+    for run, outcome in _isolate(served, [items[place] for place in places], loaded, 0, stopwatch):
         run_places = places[run.start : run.stop]
         if isinstance(outcome, ModelFailed):
             failures.extend(_failure(place, "model_failed", outcome.detail) for place in run_places)
@@ -74,7 +106,11 @@ class _Answered:
 
 
 def _isolate(
-    served: ServedModel, items: Sequence[JsonObject], loaded: Sequence[JsonObject], start: int
+    served: ServedModel,
+    items: Sequence[JsonObject],
+    loaded: Sequence[JsonObject],
+    start: int,
+    stopwatch: Stopwatch | None,
 ) -> Iterator[tuple[range, _Answered | ModelFailed]]:
     """Runs of consecutive items, in order, each with its answers or, for a single item, with what went wrong.
 
@@ -84,15 +120,19 @@ def _isolate(
         return
     run = range(start, start + len(items))
     try:
-        answered = answers(items, served.predict(loaded))
+        answered = answers(items, served.predict(loaded, within=stopwatch))
         yield run, _Answered(answered, pack(encode(served, answer) for answer in answered))
     except ModelFailed as error:
+        if isinstance(error.__cause__, OSError) or getattr(error.__cause__, "transient", False):
+            raise TransientFailure(error.detail) from error
+        if isinstance(error.__cause__, MemoryError):
+            raise MemoryError(error.detail) from error
         if len(items) == 1:
             yield run, error
         else:
             half = len(items) // 2
-            yield from _isolate(served, items[:half], loaded[:half], start)
-            yield from _isolate(served, items[half:], loaded[half:], start + half)
+            yield from _isolate(served, items[:half], loaded[:half], start, stopwatch)
+            yield from _isolate(served, items[half:], loaded[half:], start + half, stopwatch)
 
 
 def _failure(place: int, code: str, message: str) -> ItemFailure:

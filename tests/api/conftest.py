@@ -41,6 +41,9 @@ class Client(FlaskClient):
     def post(self, *args: Any, **options: Any) -> Answer:
         return cast(Answer, super().post(*args, **options))
 
+    def put(self, *args: Any, **options: Any) -> Answer:
+        return cast(Answer, super().put(*args, **options))
+
     def open(self, *args: Any, **options: Any) -> Answer:
         return cast(Answer, super().open(*args, **options))
 

@@ -128,9 +128,9 @@ def test_an_upload_that_breaks_leaves_nothing(
     begun: list[str] = []
     begin = inputs.begin
 
-    def note(session: Session, input_id: str, format: str) -> None:
+    def note(session: Session, input_id: str, format: str, **options: Any) -> None:
         begun.append(input_id)
-        begin(session, input_id, format)
+        begin(session, input_id, format, **options)
 
     monkeypatch.setattr(inputs, "begin", note)
 

@@ -52,6 +52,9 @@ def test_a_job_over_an_upload_is_accepted_at_once(client: Client, count_rows: Co
         "error": None,
         "started_at": None,
         "finished_at": None,
+        "max_errors": None,
+        "expires_at": None,
+        "pruned_at": None,
     }
     assert count_rows() == {"inputs": 1, "input_chunks": 2, "jobs": 1, "chunks": 2, "job_events": 1}
 

@@ -106,6 +106,8 @@ def test_bodies_are_documented_where_they_are_read(document: dict[str, Any]) -> 
         ("post", "/v1/models/{model}/predict"): {"application/json"},
         ("post", "/v1/inputs"): {"application/json", "application/x-ndjson", "text/csv"},
         ("post", "/v1/jobs"): {"application/json"},
+        ("put", "/v1/jobs/{job_id}"): {"application/json"},
+        ("post", "/v1/schedules"): {"application/json"},
         ("post", "/prediction/online"): {"application/json"},
         ("post", "/upload"): {"application/json"},
     }

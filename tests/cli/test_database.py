@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import alembic.command
 import pytest
+from alembic.config import Config
 from sqlalchemy import URL, text
 
-from app.db import Database
+from app.db import MIGRATIONS, Database
 from tests.cli.conftest import Twofold, shown
 from tests.jobs.conftest import Workshop
 
@@ -24,11 +26,12 @@ def test_an_old_schema_is_told_and_mended(
     twofold: Twofold, database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", shown(database_url))
-    _set_revision(database_url, "0001")
     database = Database(database_url)
-    with database.writing() as session:
-        session.execute(text("DROP VIEW predictions"))
-        session.execute(text("DROP VIEW job_history"))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with database.engine.execution_options(writes=True).begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "0001")
     database.dispose()
 
     for command in (("db", "check"), ("jobs", "list")):

@@ -6,10 +6,12 @@ import socket
 
 import orjson
 import pytest
+from sqlalchemy import update
 
 from app.jobs import presence
 from app.jobs.claims import Failed
 from app.jobs.ids import new_id
+from app.tables import Runner
 from tests.cli.conftest import Twofold
 from tests.jobs.conftest import Workshop, done
 
@@ -96,6 +98,9 @@ def test_show_as_json_has_the_names_of_the_api(twofold: Twofold, workshop: Works
         "counts": {"total": 2, "succeeded": 1, "errored": 1, "canceled": 0},
         "priority": -3,
         "run_at": None,
+        "max_errors": None,
+        "expires_at": None,
+        "pruned_at": None,
         "error": None,
         "events": [
             {"event": "created", "detail": "2 items for sentiment 1", **nobody},
@@ -128,14 +133,50 @@ def test_cancel_says_that_what_runs_still_finishes(twofold: Twofold, workshop: W
     workshop.check_books()
 
 
-@pytest.mark.parametrize("verb", ["show", "cancel"])
+def test_show_tells_who_rescued_a_chunk_from_whom(twofold: Twofold, workshop: Workshop) -> None:
+    job_id, loser, rescuer = workshop.enqueue(), new_id(), new_id()
+    with workshop.database.writing() as session:
+        for runner_id, host in ((loser, "north"), (rescuer, "south")):
+            presence.register(session, runner_id, threads=1)
+            session.execute(
+                update(Runner).where(Runner.id == runner_id).values(host=host, pid=7),
+                execution_options={"synchronize_session": False},
+            )
+    workshop.claim(runner_id=loser)
+    workshop.let_leases_run_out()
+    workshop.rescue(runner_id=rescuer)
+
+    lines = twofold("jobs", "show", job_id).stdout.splitlines()
+
+    (line,) = [line.split(maxsplit=3) for line in lines if " rescued " in line]
+    assert line[1:] == ["rescued", "south:7", "0           from north:7, whose lease ran out"]
+
+
+def test_retry_runs_what_failed_again(twofold: Twofold, workshop: Workshop) -> None:
+    job_id = workshop.enqueue(n_items=4, chunk_items=2)
+    first, second = workshop.claim(limit=2)
+    refused = twofold("jobs", "retry", job_id)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"twofold: job {job_id} is running: retry it when it has ended\n",
+    )
+    workshop.finish(done(first, 1), Failed(second, "out of memory"))
+
+    assert twofold("jobs", "retry", job_id).stdout == f"job {job_id} is queued: 3 items run again\n"
+
+    assert sorted(workshop.run_all()) == [1, 2, 3]
+    assert workshop.job(job_id)["status"] == "succeeded"
+    workshop.check_books()
+
+
+@pytest.mark.parametrize("verb", ["show", "cancel", "retry"])
 def test_an_unknown_job_is_one_line(verb: str, twofold: Twofold, workshop: Workshop) -> None:
     job_id = new_id()
     result = twofold("jobs", verb, job_id)
     assert (result.exit_code, result.output) == (1, f"twofold: there is no job {job_id}\n")
 
 
-@pytest.mark.parametrize("verb", ["show", "cancel"])
+@pytest.mark.parametrize("verb", ["show", "cancel", "retry"])
 def test_the_beginning_of_an_id_is_no_id(verb: str, twofold: Twofold, workshop: Workshop) -> None:
     job_id = workshop.enqueue()
     for wrong in (job_id[:8], job_id.upper(), job_id.replace("-", ""), "x", ""):

@@ -1,6 +1,6 @@
 """A queue to play with: sealed inputs, jobs over them, and claims by named runners."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,8 +10,8 @@ import pytest
 
 from app.data.chunks import ItemChunk, pack
 from app.db import Database
-from app.jobs import control, inputs, queue
-from app.jobs.claims import Claim, Done, Failed, ItemFailure
+from app.jobs import again, control, inputs, queue, rescue
+from app.jobs.claims import Broken, Claim, Done, Failed, ItemFailure
 from app.jobs.ids import new_id
 
 QUEUE = "sentiment@1"
@@ -44,6 +44,9 @@ class Workshop:
         window: int = 1000,
         priority: int = 0,
         run_at: datetime | None = None,
+        owner: str = "",
+        max_errors: int | None = None,
+        expires_at: datetime | None = None,
     ) -> str:
         """A job over a new input, made in chunks of `chunk_items`."""
         job_id, input_id = new_id(), self.upload(n_items, chunk_items)
@@ -57,6 +60,9 @@ class Workshop:
                 window=window,
                 priority=priority,
                 run_at=run_at,
+                owner=owner,
+                max_errors=max_errors,
+                expires_at=expires_at,
             )
         return job_id
 
@@ -70,13 +76,82 @@ class Workshop:
         with self.database.writing() as session:
             return queue.finish(session, results)
 
+    def release(self, *claims: Claim) -> None:
+        with self.database.writing() as session:
+            queue.release(session, claims)
+
+    def renew(
+        self, runner_id: str, lease_seconds: float = 60, hung: Collection[int] = ()
+    ) -> set[tuple[int, int]]:
+        with self.database.writing() as session:
+            return queue.renew(session, runner_id=runner_id, lease_seconds=lease_seconds, hung=hung)
+
+    def rescue(self, *, runner_id: str | None = None, max_attempts: int = 3) -> int:
+        with self.database.writing() as session:
+            return rescue.rescue(
+                session, runner_id=runner_id or new_id(), max_attempts=max_attempts, lease_seconds=60
+            )
+
+    def break_off(self, *broken: Broken, max_attempts: int = 3) -> None:
+        with self.database.writing() as session:
+            rescue.break_off(session, broken, runner_id=new_id(), max_attempts=max_attempts)
+
     def cancel(self, job_id: str) -> None:
         with self.database.writing() as session:
             control.cancel(session, job_id)
 
+    def retry(self, job_id: str, *, window: int = 1000) -> None:
+        with self.database.writing() as session:
+            again.retry(session, job_id, window=window)
+
+    def expire(self) -> int:
+        with self.database.writing() as session:
+            return control.expire(session, limit=100)
+
+    def let_leases_run_out(self, *claims: Claim) -> None:
+        """Sets the leases of all running chunks, or of those claimed, into the past."""
+        self._set_back("lease_until", "running", claims)
+
+    def end_backoff(self) -> None:
+        """Makes all queued chunks due, in the order of their places."""
+        self._set_back("ready_at", "queued", ())
+
+    def _set_back(self, column: str, status: str, claims: Collection[Claim]) -> None:
+        ids = ", ".join(str(claim.chunk_id) for claim in claims)
+        chosen = f" AND id IN ({ids})" if claims else ""
+        with self.database.writing() as session:
+            session.connection().exec_driver_sql(
+                f"UPDATE chunks SET {column} = '2020-01-01T00:00:00.000Z' WHERE status = '{status}'{chosen}"
+            )
+
     def job(self, job_id: str) -> dict[str, Any]:
         (row,) = self.select_all("SELECT * FROM jobs WHERE id = :id", id=job_id)
         return row
+
+    def chunks(self, job_id: str) -> list[dict[str, Any]]:
+        return self.select_all("SELECT * FROM chunks WHERE job_id = :id ORDER BY first_item", id=job_id)
+
+    def errors(self, job_id: str) -> dict[int, str]:
+        """The code of each item error, by the item's index."""
+        rows = self.select_all("SELECT item_index, code FROM item_errors WHERE job_id = :id", id=job_id)
+        return {row["item_index"]: row["code"] for row in rows}
+
+    def predicted(self, job_id: str) -> list[int]:
+        """The ids in a job's outputs, in their order."""
+        rows = self.select_all("SELECT items FROM outputs WHERE job_id = :id ORDER BY first_item", id=job_id)
+        answers = [answer for row in rows for answer in orjson.loads(row["items"])]
+        return [answer["id"] for answer in answers if answer is not None]
+
+    def run_all(self, *bad_items: int, limit: int = 100) -> list[int]:
+        """Runs what is queued until nothing is; items at the indices `bad_items` fail. The items run, in order."""
+        ran: list[int] = []
+        while claims := self.claim(limit):
+            for claim in claims:
+                items = range(claim.first_item, claim.first_item + claim.n_items)
+                assert [item["id"] for item in orjson.loads(claim.payload)] == list(items)
+                ran += items
+                assert not self.finish(done(claim, *(bad - items.start for bad in bad_items if bad in items)))
+        return ran
 
     def events(self, job_id: str) -> list[str]:
         rows = self.select_all("SELECT event FROM job_events WHERE job_id = :id ORDER BY id", id=job_id)

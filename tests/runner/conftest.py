@@ -3,28 +3,29 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import pytest
 
 from app.config import Settings
 from app.db import Database
+from app.executors import ChunkExecutor
+from app.jobs.claims import Claim
 from app.models import JsonObject
 from app.models.declarations import Declaration
 from app.models.registry import Registry
+from app.models.served import ServedModel
 from app.runner import Runner
+from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
 from tests.jobs.conftest import Workshop
 from tests.models.specimens import declare
 from tests.waiting import wait_until
 
 Items = list[JsonObject]
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 
 class Stage:
@@ -49,18 +50,24 @@ class Staged:
         return [{"ok": True} for _ in items]
 
 
-class StepExecutor(Executor):
+class StepExecutor:
     """Keeps what is submitted, in order, until the test runs it, in the test's own thread."""
 
-    def __init__(self) -> None:
-        self.waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+    ends_hung_chunks = False
 
-    def submit(
-        self, fn: Callable[Parameters, Result], /, *args: Parameters.args, **kwargs: Parameters.kwargs
-    ) -> Future[Result]:
-        future: Future[Result] = Future()
-        self.waiting.append((future, partial(fn, *args, **kwargs)))
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[Future[ChunkAnswer], Callable[[], ChunkAnswer]]] = deque()
+
+    def slots(self, served: ServedModel) -> int:
+        return served.declaration.concurrency
+
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
+        future: Future[ChunkAnswer] = Future()
+        self.waiting.append((future, lambda: predict_chunk(served, claim.payload, stopwatch)))
         return future
+
+    def shutdown(self) -> None:
+        """Nothing runs by itself here."""
 
     def begin(self) -> None:
         """Has all that waits begun, and not yet ended: it can no longer be called off."""
@@ -113,7 +120,7 @@ class Bench:
         for served in registry.models() if is_loaded else []:
             served.wait_ready(10)
         chosen = Settings(database_url=self.database.url, **settings)
-        executor = None if has_threads else self.executor
+        executor: ChunkExecutor | None = None if has_threads else self.executor
         return Runner(self.database, registry, chosen, executor=executor, heartbeat=heartbeat)
 
     @contextmanager
@@ -162,7 +169,8 @@ def workshop(database: Database, select_all: Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("app.runner.time", clock)
+    for module in ("app.runner", "app.jobs.leases", "app.tasks.predict"):
+        monkeypatch.setattr(f"{module}.time", clock)
     return clock
 
 

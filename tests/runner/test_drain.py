@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.jobs import queue
 from tests.jobs.conftest import Workshop
-from tests.runner.conftest import Bench, Clock, Items, Stage
+from tests.runner.conftest import Bench, Items, Stage
 from tests.waiting import wait_until
 
 SelectAll = Callable[..., list[dict[str, Any]]]
@@ -111,26 +111,23 @@ def test_what_no_thread_has_begun_is_given_back_at_once(
 
 
 def test_leases_are_renewed_during_a_long_drain(
-    workshop: Workshop, bench: Bench, clock: Clock, select_all: SelectAll, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, bench: Bench, door: Door, select_all: SelectAll
 ) -> None:
-    monkeypatch.setattr("app.runner.HEARTBEAT_SECONDS", 0.01)
-    leases: list[Any] = []
-
-    def pass_time() -> None:
-        leases.extend(row["lease_until"] for row in select_all("SELECT lease_until FROM chunks"))
-        clock.seconds += 1
+    def lease() -> Any:
+        (row,) = select_all("SELECT lease_until FROM chunks")
+        return row["lease_until"]
 
     workshop.enqueue(n_items=1)
-    runner = bench.make(lease_seconds=3.0, heartbeat=pass_time)
-    runner.tick()
-    bench.executor.begin()
-    with bench.database.writing() as session:
-        queue.renew(session, runner_id=runner.id, lease_seconds=0.0)
+    runner = bench.make(has_threads=True, lease_seconds=1.0)
+    with bench.running(runner) as outcome:
+        assert door.entered.wait(10)
+        runner.stop()
+        first = lease()
+        wait_until(lambda: lease() > first, "a renewal")
+        door.opened.set()
 
-    runner._drain(deadline=clock.seconds + 3)
-
-    assert leases[-1] > leases[0]
-    assert states(select_all) == {"queued": 1}
+    assert outcome.is_idle
+    assert states(select_all) == {"done": 1}
 
 
 def test_a_drain_tries_again_when_the_database_is_away(

@@ -19,7 +19,7 @@ def test_a_model_that_fails_to_load_ends_its_jobs_as_failed_with_the_reason(
     workshop: Workshop, bench: Bench, window: int
 ) -> None:
     jobs = [workshop.enqueue(n_items=9, window=window) for _ in range(2)]
-    runner = bench.make(declare(LoadRaises, name="sentiment"))
+    runner = bench.make(declare(LoadRaises, name="sentiment"), max_attempts=1)
 
     runner.tick()
 
@@ -33,9 +33,77 @@ def test_a_model_that_fails_to_load_ends_its_jobs_as_failed_with_the_reason(
     workshop.check_books()
 
 
+def test_a_model_that_fails_to_load_leaves_its_jobs_to_another_runner_for_some_attempts(
+    workshop: Workshop, bench: Bench
+) -> None:
+    job_id = workshop.enqueue(n_items=2)
+    unfit, fit = bench.make(declare(LoadRaises, name="sentiment")), bench.make()
+
+    unfit.tick()
+    assert workshop.job(job_id)["status"] == "running"
+    workshop.end_backoff()
+    for _ in range(3):
+        fit.tick()
+        bench.executor.run()
+
+    assert workshop.job(job_id)["status"] == "succeeded"
+    assert workshop.events(job_id) == ["created", "started", "retried", "retried", "finished"]
+    workshop.check_books()
+
+
+def test_a_transient_failure_is_tried_again_later_and_only_so_often(
+    workshop: Workshop, bench: Bench, stage: Stage
+) -> None:
+    def drop(items: Items) -> None:
+        raise ConnectionResetError("the feature store hung up")
+
+    stage.act = drop
+    job_id = workshop.enqueue(n_items=2, chunk_items=2)
+    runner = bench.make(max_attempts=2)
+    runner.tick()
+    bench.executor.run()
+    runner.tick()
+    assert not bench.executor.waiting, "it waits for its backoff"
+    assert workshop.job(job_id)["status"] == "running"
+
+    workshop.end_backoff()
+    runner.tick()
+    bench.executor.run()
+    runner.tick()
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["n_errored"]) == ("failed", 2)
+    (chunk,) = workshop.chunks(job_id)
+    assert "ConnectionResetError: the feature store hung up" in chunk["error"]
+    assert workshop.events(job_id) == ["created", "started", "retried", "finished"]
+    workshop.check_books()
+
+
+def test_out_of_memory_is_halved_down_to_the_item_that_causes_it(
+    workshop: Workshop, bench: Bench, stage: Stage
+) -> None:
+    def swell(items: Items) -> None:
+        if any(item["id"] == 2 for item in items):
+            raise MemoryError
+
+    stage.act = swell
+    job_id = workshop.enqueue(n_items=4, chunk_items=4)
+    runner = bench.make(bench.declare(concurrency=2), max_attempts=1)
+
+    for _ in range(4):
+        runner.tick()
+        bench.executor.run()
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["n_succeeded"], job["n_errored"]) == ("partial", 3, 1)
+    assert workshop.errors(job_id) == {2: "runner_crashed"}
+    assert workshop.predicted(job_id) == [0, 1, 3]
+    workshop.check_books()
+
+
 def test_a_broken_model_does_not_stop_the_others(workshop: Workshop, bench: Bench) -> None:
     broken_job, good_job = workshop.enqueue(model="broken"), workshop.enqueue(model="good")
-    runner = bench.make(declare(LoadRaises, name="broken"), bench.declare("good"))
+    runner = bench.make(declare(LoadRaises, name="broken"), bench.declare("good"), max_attempts=1)
 
     for _ in range(2):
         runner.tick()
@@ -76,12 +144,12 @@ def test_an_item_that_makes_the_model_raise_is_an_item_error(
 def test_a_task_that_raises_fails_its_chunk_and_no_other(
     workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch, raised: Exception, reason: str
 ) -> None:
-    def predict_or_raise(served: Any, payload: bytes) -> Any:
+    def predict_or_raise(served: Any, payload: bytes, stopwatch: Any) -> Any:
         if b'"id":1}' in payload:
             raise raised
-        return predict_chunk(served, payload)
+        return predict_chunk(served, payload, stopwatch)
 
-    monkeypatch.setattr("app.runner.predict_chunk", predict_or_raise)
+    monkeypatch.setattr("tests.runner.conftest.predict_chunk", predict_or_raise)
     job_id = workshop.enqueue(n_items=3)
     runner = bench.make()
 
@@ -115,7 +183,7 @@ def test_a_message_that_no_database_can_hold_is_escaped(
     def raise_message(*args: Any) -> Any:
         raise ValueError(message)
 
-    monkeypatch.setattr("app.runner.predict_chunk", raise_message)
+    monkeypatch.setattr("tests.runner.conftest.predict_chunk", raise_message)
     bench.executor.run(1)
     runner.tick()
 

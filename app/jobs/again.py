@@ -1,0 +1,133 @@
+"""Again: a job that has ended is reopened for what failed in it, and for nothing else."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from app.columns import utc_now
+from app.data.chunks import part, unpack
+from app.errors import Conflict, Gone, NotFound
+from app.jobs.ledger import UNSYNCHRONIZED, tell
+from app.jobs.states import sched_key
+from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, ItemError, Job, JobState, Output
+
+MISSING = b"null"
+REOPENED = (ChunkState.FAILED, ChunkState.CANCELED)
+
+
+def retry(session: Session, job_id: str, *, window: int) -> None:
+    """Queues the items of an ended job that have no prediction: failed, canceled, and refused ones.
+
+    The only way out of a terminal state, and only at a client's word. Outputs stay; a chunk of which only some
+    items failed is cut into runs of items, so that the others are not predicted again. `Conflict` if the job has
+    not ended or has nothing to run again, `Gone` if its outputs or its input's items were pruned.
+    """
+    job = session.execute(
+        select(Job.status, Job.priority, Job.pruned_at, Job.n_items, Job.n_succeeded, Job.input_id)
+        .where(Job.id == job_id)
+        .with_for_update(key_share=True)
+    ).one_or_none()
+    if job is None:
+        raise NotFound(f"there is no job {job_id}")
+    if job.status not in TERMINAL_JOB_STATES:
+        raise Conflict(f"job {job_id} is {job.status}: retry it when it has ended")
+    if job.pruned_at is not None:
+        raise Gone(f"the outputs of job {job_id} have expired: make a new job")
+    # Locked as `enqueue` locks it: the items must not be pruned while the job is reopened.
+    if session.scalars(
+        select(Input.pruned_at).where(Input.id == job.input_id).with_for_update(read=True)
+    ).one():
+        raise Gone(f"the items of input {job.input_id} have expired: upload them again and make a new job")
+    if job.n_succeeded == job.n_items:
+        raise Conflict(f"job {job_id} has a prediction for every item: there is nothing to retry")
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(
+            status=JobState.QUEUED,
+            finished_at=None,
+            started_at=None,
+            n_errored=0,
+            n_canceled=0,
+            error=None,
+            expires_at=None,
+        ),
+        execution_options=UNSYNCHRONIZED,
+    )
+    session.execute(delete(ItemError).where(ItemError.job_id == job_id), execution_options=UNSYNCHRONIZED)
+    session.execute(
+        update(Chunk)
+        .where(Chunk.job_id == job_id, Chunk.status.in_(REOPENED))
+        .values(status=ChunkState.PENDING, finished_at=None, error=None, n_errored=0, attempts=0),
+        execution_options=UNSYNCHRONIZED,
+    )
+    for chunk_id in _with_errors(session, job_id):
+        _cut(session, chunk_id)
+    first = (
+        select(Chunk.id)
+        .where(Chunk.job_id == job_id, Chunk.status == ChunkState.PENDING)
+        .order_by(Chunk.first_item)
+        .limit(window)
+    )
+    session.execute(
+        update(Chunk)
+        .where(Chunk.id.in_(first))
+        .values(status=ChunkState.QUEUED, ready_at=utc_now(), sched_key=sched_key(job.priority, None)),
+        execution_options=UNSYNCHRONIZED,
+    )
+    tell(
+        session,
+        [job_id],
+        "reopened",
+        detail=f"for {job.n_items - job.n_succeeded} items without a prediction",
+    )
+
+
+def _with_errors(session: Session, job_id: str) -> Sequence[int]:
+    return session.scalars(
+        select(Chunk.id).where(Chunk.job_id == job_id, Chunk.status == ChunkState.DONE, Chunk.n_errored > 0)
+    ).all()
+
+
+def _cut(session: Session, chunk_id: int) -> None:
+    """Cuts a chunk that is done into runs of items with a prediction, done, and runs of items without, pending."""
+    chunk = session.get_one(Chunk, chunk_id)
+    output = session.get_one(Output, chunk_id)
+    kept = {
+        column.key: getattr(chunk, column.key)
+        for column in (Chunk.job_id, Chunk.seq, Chunk.queue, Chunk.owner, Chunk.ready_at, Chunk.sched_key)
+    }
+    history = {"runner_id": chunk.runner_id, "started_at": chunk.started_at, "finished_at": chunk.finished_at}
+    items, columns, first_item = output.items, output.columns, chunk.first_item
+    session.expunge_all()
+    session.execute(delete(Chunk).where(Chunk.id == chunk_id), execution_options=UNSYNCHRONIZED)
+    for has_prediction, run in _runs(items):
+        place = {"first_item": first_item + run.start, "n_items": len(run)}
+        if not has_prediction:
+            session.execute(insert(Chunk).values(**kept, **place, status=ChunkState.PENDING))
+            continue
+        new_id = session.scalars(
+            insert(Chunk)
+            .values(**kept, **place, **history, status=ChunkState.DONE, n_succeeded=len(run))
+            .returning(Chunk.id)
+        ).one()
+        session.execute(
+            insert(Output).values(
+                chunk_id=new_id,
+                job_id=kept["job_id"],
+                n_errored=0,
+                columns=columns,
+                items=part(items, run.start, len(run)),
+                **place,
+            )
+        )
+
+
+def _runs(items: bytes) -> Iterator[tuple[bool, range]]:
+    """Runs of places that hold a prediction or do not, in order."""
+    places = enumerate(unpack(items))
+    for has_prediction, run in groupby(places, key=lambda placed: placed[1] != MISSING):
+        members = [place for place, _ in run]
+        yield has_prediction, range(members[0], members[-1] + 1)

@@ -1,0 +1,77 @@
+"""`twofold upkeep` and `twofold schedules`, on both databases."""
+
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+
+from app.jobs import schedules
+from app.jobs.ids import new_id
+from tests.cli.conftest import Twofold
+from tests.jobs.conftest import Workshop, done
+
+
+def test_upkeep_prunes_what_has_expired_and_says_how_much(
+    twofold: Twofold, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = workshop.enqueue(n_items=2, chunk_items=1)
+    workshop.finish(*map(done, workshop.claim(limit=2)))
+    workshop.enqueue(expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    with workshop.database.writing() as session:
+        session.connection().exec_driver_sql(
+            f"UPDATE jobs SET finished_at = '2020-01-01T00:00:00.000Z' WHERE id = '{job_id}'"
+        )
+
+    assert told(twofold) == {"jobs_expired": 1, "jobs_pruned": 1, "inputs_pruned": 0, "uploads_dropped": 0}
+    assert len(workshop.predicted(job_id)) == 2
+
+    monkeypatch.setenv("TWOFOLD_RETENTION_DAYS", "90")
+    assert told(twofold) == {"jobs_expired": 0, "jobs_pruned": 1, "inputs_pruned": 0, "uploads_dropped": 0}
+    assert workshop.predicted(job_id) == []
+    assert workshop.job(job_id)["n_succeeded"] == 2
+
+
+def test_schedules_are_listed(twofold: Twofold, workshop: Workshop) -> None:
+    made, noon = [], datetime(2099, 1, 1, 12, tzinfo=UTC)
+    for _ in range(2):
+        made.append(new_id())
+        with workshop.database.writing() as session:
+            schedules.create(
+                session,
+                schedule_id=made[-1],
+                cron="0 18 * * *",
+                time_zone="Europe/Berlin",
+                model="sentiment",
+                version=None,
+                collection="reviews",
+                now=noon,
+            )
+    at = datetime(2099, 1, 1, 17, tzinfo=UTC)
+    with workshop.database.writing() as session:
+        schedules.fire(session, made[0], at, versions={"sentiment": "1"}, window=1, now=at)
+        schedules.pause(session, made[1])
+
+    paused, fired = orjson.loads(twofold("schedules", "list", "--json").stdout)
+
+    assert (paused["id"], paused["paused"], paused["next_fire_at"]) == (made[1], True, None)
+    assert fired == {
+        "id": made[0],
+        "cron": "0 18 * * *",
+        "time_zone": "Europe/Berlin",
+        "model": "sentiment",
+        "version": None,
+        "collection": "reviews",
+        "paused": False,
+        "next_fire_at": "2099-01-02T17:00:00Z",
+        "last_fire_at": "2099-01-01T17:00:00Z",
+        "last_job_id": None,
+    }
+    header, first, _ = twofold("schedules", "list").stdout.splitlines()
+    assert header.split()[:2] == ["id", "cron"]
+    assert first.startswith(made[1])
+
+
+def told(twofold: Twofold) -> dict[str, int]:
+    result = twofold("upkeep")
+    assert result.exit_code == 0
+    return {name: int(count) for name, count in map(str.split, result.stdout.splitlines())}

@@ -1,0 +1,38 @@
+"""A model that does what each item asks of it: in a process of its own it may be killed for that."""
+
+import ctypes
+import os
+import signal
+import threading
+from typing import Any
+
+from app.models import JsonObject
+
+
+class Unruly:
+    """`{"act": …}`; without it, the answer is the process that gave it."""
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        for item in items:
+            act(item.get("act"))
+        return [{"pid": os.getpid(), "thread": threading.get_ident()} for _ in items]
+
+
+def act(what: Any) -> None:
+    match what:
+        case "raise":
+            raise ValueError("not this one")
+        case "disconnect":
+            raise ConnectionResetError("the feature store hung up")
+        case "exhaust":
+            raise MemoryError
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "segfault":
+            ctypes.string_at(0)
+        case "nap":
+            threading.Event().wait(0.3)
+        case "hang":
+            threading.Event().wait(60)
