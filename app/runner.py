@@ -7,12 +7,14 @@ transaction is open while a model predicts.
 import queue as queues
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from app.config import Settings
 from app.db import Database, is_away
@@ -60,6 +62,7 @@ class Runner:
         self._lost: set[tuple[int, int]] = set()
         self._claims_per_slot: dict[str, int] = {}
         self._committed_at = 0.0
+        self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
         self._unwanted: list[Claim] = []
         self._renewed_at = time.monotonic()
         # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
@@ -102,11 +105,9 @@ class Runner:
     def tick(self) -> float:
         """Commits what is done, keeps what runs, claims what there is room for; the next is due in so many seconds."""
         self._keep()
-        while room := self._room():
-            with self._database.reading() as session:
-                oldest = queue.oldest(session, room.keys())
-            if oldest is None or not self._claim(oldest, room[oldest]):
-                break
+        if (room := self._room()) and self._is_due(room):
+            with self._claiming() as session:
+                self._claim_due(session)
         return self._settings.poll_seconds
 
     def _enter(self) -> float:
@@ -154,8 +155,10 @@ class Runner:
 
     def _room(self) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
-        free_threads = self._settings.runner_threads - len(self._running)
-        taken = Counter(claim.queue for claim in self._running.values())
+        held = [claim for future, claim in self._running.items() if not future.done()]
+        held += [claim for _, claim in self._claimed]
+        free_threads = self._settings.runner_threads - len(held)
+        taken = Counter(claim.queue for claim in held)
         room = {}
         for served in self._registry.models():
             if served.state != "loading":
@@ -164,44 +167,63 @@ class Runner:
                 room[name] = min(free_threads, per_slot * served.declaration.concurrency - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
-    def _claim(self, name: str, limit: int) -> int:
-        """Claims and starts up to `limit` chunks of a queue; returns how many it got."""
-        served = next(served for served in self._registry.models() if _queue_of(served) == name)
-        claims: list[Claim] = []
+    def _is_due(self, room: Collection[str]) -> bool:
+        """Whether there is anything to claim; asked first, for on SQLite a claim would stop all who write."""
+        with self._database.reading() as session:
+            return queue.oldest(session, room) is not None
+
+    @contextmanager
+    def _claiming(self) -> Iterator[Session]:
+        """A transaction that claims, by `_claim_due`; what it claimed is started when it is committed."""
         try:
             with self._database.writing() as session:
-                claims = queue.claim(
-                    session,
-                    queue=name,
-                    runner_id=self.id,
-                    limit=limit,
-                    lease_seconds=self._settings.lease_seconds,
-                )
-                if served.state == "failed":
-                    reason = _storable(f"{served} failed to load: {served.reason}")
-                    for job_id in {claim.job_id for claim in claims}:
-                        control.abandon(session, job_id, reason)
-                    queue.finish(session, [Failed(claim, reason) for claim in claims])
-                    return len(claims)
+                yield session
         except DBAPIError:  # a connection that breaks during COMMIT leaves open whether it happened
-            self._unwanted += claims
+            self._unwanted += [claim for _, claim in self._claimed]
+            self._claimed = []
             raise
-        for claim in claims:
+        started, self._claimed = self._claimed, []
+        for served, claim in started:
             future = self._executor.submit(_run_chunk, served, claim)
             self._running[future] = claim
             future.add_done_callback(lambda _: self.wake())
-        return len(claims)
+
+    def _claim_due(self, session: Session) -> None:
+        """Claims what there is room for, oldest first. The chunks of a model that failed to load end at once."""
+        while (room := self._room()) and (name := queue.oldest(session, room)) is not None:
+            claims = queue.claim(
+                session,
+                queue=name,
+                runner_id=self.id,
+                limit=room[name],
+                lease_seconds=self._settings.lease_seconds,
+            )
+            if not claims:
+                break  # others were faster
+            served = next(served for served in self._registry.models() if _queue_of(served) == name)
+            if served.state == "failed":
+                reason = _storable(f"{served} failed to load: {served.reason}")
+                for job_id in {claim.job_id for claim in claims}:
+                    control.abandon(session, job_id, reason)
+                queue.finish(session, [Failed(claim, reason) for claim in claims])
+            else:
+                self._claimed += [(served, claim) for claim in claims]
 
     def _commit(self) -> None:
-        """Writes down all chunks that are done, in one transaction. They stay with us until it is committed."""
+        """Writes down all chunks that are done, and claims what takes their place, in one transaction.
+
+        They stay with us until it is committed.
+        """
         done = [future for future in self._running if future.done()]
         if not done:
             return
         results = [_result(future, self._running[future]) for future in done]
         kept = [result for result in results if result.claim.key not in self._lost]
         if kept:
-            with self._database.writing() as session:
+            with self._claiming() as session:
                 lost = queue.finish(session, kept)
+                if not self._is_stopping:
+                    self._claim_due(session)
             for chunk_id, epoch in lost:
                 log.warning("chunk_lost", chunk_id=chunk_id, epoch=epoch)
         self._set_pace(Counter(self._running[future].queue for future in done))
