@@ -9,8 +9,9 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -72,6 +73,7 @@ class Runner:
         self._stopwatches: dict[Future[ChunkAnswer], Stopwatch] = {}
         self._claims_per_slot: dict[str, int] = {}
         self._committed_at = 0.0
+        self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
         self._unwanted: list[Claim] = []
         self._rescue_at = 0.0
         # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
@@ -119,11 +121,9 @@ class Runner:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         self._keep()
         self._rescue()
-        while self._leases.is_trusted and (room := self._room()):
-            with self._database.reading() as session:
-                oldest = queue.oldest(session, room.keys())
-            if oldest is None or not self._claim(oldest, room[oldest]):
-                break
+        if self._leases.is_trusted and (room := self._room()) and self._is_due(room):
+            with self._claiming() as session:
+                self._claim_due(session)
         return min(self._settings.poll_seconds, self._upkeep.tend())
 
     def _enter(self) -> float:
@@ -173,10 +173,11 @@ class Runner:
 
     def _room(self) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
-        if not self._executor.ends_hung_chunks and any(map(self._is_on_trial, self._running.values())):
+        held = self._held()
+        if not self._executor.ends_hung_chunks and any(map(self._is_on_trial, held)):
             return {}
-        free_threads = self._settings.runner_threads - len(self._running)
-        taken = Counter(claim.queue for claim in self._running.values())
+        free_threads = self._settings.runner_threads - len(held)
+        taken = Counter(claim.queue for claim in held)
         room = {}
         for served in self._registry.models():
             if served.state != "loading":
@@ -185,59 +186,79 @@ class Runner:
                 room[name] = min(free_threads, per_slot * self._executor.slots(served) - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
-    def _claim(self, name: str, limit: int) -> int:
-        """Claims and starts up to `limit` chunks of a queue; returns how many it got."""
-        served = next(served for served in self._registry.models() if _queue_of(served) == name)
-        claims: list[Claim] = []
+    def _is_due(self, room: Collection[str]) -> bool:
+        """Whether there is anything to claim; asked first, for on SQLite a claim would stop all who write."""
+        with self._database.reading() as session:
+            return queue.oldest(session, room) is not None
+
+    @contextmanager
+    def _claiming(self) -> Iterator[Session]:
+        """A transaction that claims, by `_claim_due`; what it claimed is started when it is committed."""
         try:
             with self._database.writing() as session:
-                claims = queue.claim(
-                    session,
-                    queue=name,
-                    runner_id=self.id,
-                    limit=limit,
-                    lease_seconds=self._settings.lease_seconds,
-                )
-                if (
-                    not self._executor.ends_hung_chunks
-                ):  # else a crash is one of a child process, with one chunk
-                    claims = self._set_apart(session, claims)
-                if (
-                    served.state == "failed"
-                ):  # another runner may have it, so this is an attempt like any other
-                    reason = storable(f"{served} failed to load: {served.reason}")
-                    broken = [Broken(claim, TRANSIENT, reason) for claim in claims]
-                    for claim in claims:
-                        if claim.attempts >= self._settings.max_attempts:
-                            control.abandon(session, claim.job_id, reason)
-                    self._break_off(session, broken)
-                    return len(claims)
+                yield session
         except DBAPIError:  # a connection that breaks during COMMIT leaves open whether it happened
-            self._unwanted += claims
+            self._unwanted += [claim for _, claim in self._claimed]
+            self._claimed = []
             raise
-        self._leases.hold(claims)
-        for claim in claims:
+        started, self._claimed = self._claimed, []
+        self._leases.hold(claim for _, claim in started)
+        for served, claim in started:
             stopwatch = Stopwatch()
             future = self._executor.submit(served, claim, stopwatch)
             self._running[future] = claim
             self._stopwatches[future] = stopwatch
             future.add_done_callback(lambda _: self.wake())
-        return len(claims)
+
+    def _claim_due(self, session: Session) -> None:
+        """Claims what there is room for, oldest first. The chunks of a model that failed to load are not run."""
+        while (room := self._room()) and (name := queue.oldest(session, room)) is not None:
+            claims = queue.claim(
+                session,
+                queue=name,
+                runner_id=self.id,
+                limit=room[name],
+                lease_seconds=self._settings.lease_seconds,
+            )
+            if not self._executor.ends_hung_chunks:  # else a crash is one of a child process, with one chunk
+                claims = self._set_apart(session, claims)
+            if not claims:
+                break  # others were faster, or what is due must wait to run alone
+            served = next(served for served in self._registry.models() if _queue_of(served) == name)
+            if served.state == "failed":
+                self._refuse(session, claims, storable(f"{served} failed to load: {served.reason}"))
+            else:
+                self._claimed += [(served, claim) for claim in claims]
+
+    def _refuse(self, session: Session, claims: list[Claim], reason: str) -> None:
+        """Gives claims back whose model this runner has not; another may have it, so this is an attempt like any."""
+        for claim in claims:
+            if claim.attempts >= self._settings.max_attempts:
+                control.abandon(session, claim.job_id, reason)
+        self._break_off(session, [Broken(claim, TRANSIENT, reason) for claim in claims])
 
     def _set_apart(self, session: Session, claims: list[Claim]) -> list[Claim]:
         """Of new claims, those that may run now: a chunk on trial runs alone, or waits. Gives back the rest."""
         on_trial = [claim for claim in claims if self._is_on_trial(claim)]
         if not on_trial:
             return claims
-        kept = [claim for claim in claims if claim not in on_trial] if self._running else on_trial[:1]
+        kept = [claim for claim in claims if claim not in on_trial] if self._held() else on_trial[:1]
         queue.release(session, [claim for claim in claims if claim not in kept])
         return kept
+
+    def _held(self) -> list[Claim]:
+        """What runs or waits for a thread, and what is about to."""
+        running = [claim for future, claim in self._running.items() if not future.done()]
+        return running + [claim for _, claim in self._claimed]
 
     def _is_on_trial(self, claim: Claim) -> bool:
         return is_on_trial(claim.attempts, claim.n_items, self._settings.max_attempts)
 
     def _commit(self) -> None:
-        """Writes down what became of chunks, all that are done at once. They stay with us until it is committed."""
+        """Writes down what became of chunks, all that are done, and claims what takes their place, in one transaction.
+
+        They stay with us until it is committed.
+        """
         done = [future for future in self._running if future.done()]
         if not done:
             return
@@ -246,9 +267,11 @@ class Runner:
         broken = [result for result in kept if isinstance(result, Broken)]
         ended = [result for result in kept if not isinstance(result, Broken)]
         if kept:
-            with self._database.writing() as session:
+            with self._claiming() as session:
                 lost = queue.finish(session, ended) if ended else set()
                 self._break_off(session, broken)
+                if not self._is_stopping and self._leases.is_trusted:
+                    self._claim_due(session)
             for chunk_id, epoch in lost:
                 log.warning("chunk_lost", chunk_id=chunk_id, epoch=epoch)
         self._set_pace(Counter(self._running[future].queue for future in done))

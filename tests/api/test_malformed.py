@@ -70,8 +70,8 @@ BODIES = [
     post(ONLINE, b"{" + ONE + b"}", 415, "Content-Type:", "application/json\xe9"),
     post(ONLINE, b"{" + ONE + b"}", 415, "Content-Encoding:", content_encoding="br"),
     post(ONLINE, b"{" + ONE + b"}", 400, "gzip", content_encoding="gzip"),
-    post(ONLINE, gzip.compress(b"{" + ONE + b"}")[:-6], 400, "gzip", content_encoding="gzip"),
-    post(ONLINE, gzip.compress(b" " * 10**6), 413, "131,072 bytes", content_encoding="gzip"),
+    post(ONLINE, gzip.compress(b"{" + ONE + b"}", mtime=0)[:-6], 400, "gzip", content_encoding="gzip"),
+    post(ONLINE, gzip.compress(b" " * 10**6, mtime=0), 413, "131,072 bytes", content_encoding="gzip"),
     post(ONLINE, b" " * 10**6, 413, "131,072 bytes"),
     post("/prediction/online", b"[]", 422, "object"),
     post("/prediction/online", b'{"data":[{}]}', 422, "/data/0/text"),
@@ -102,9 +102,15 @@ UPLOADS = [
     post(INPUTS, b"<a/>", 415, "Content-Type:", "application/xml"),
     post(INPUTS, b"a\n1\n", 415, "charset", "text/csv; charset=utf-16"),
     post(INPUTS, b'{"a":1}\n', 415, "Content-Encoding:", NDJSON, content_encoding="zstd"),
-    post(INPUTS, gzip.compress(b'{"a":1}\n' * 50)[:-9], 400, "gzip", NDJSON, content_encoding="gzip"),
-    post(INPUTS, gzip.compress(b"\n" * 10**7), 413, "131,072 bytes", NDJSON, content_encoding="gzip"),
-    post(INPUTS, gzip.compress(b'{"a":1}\n') + b"junk", 400, "gzip", NDJSON, content_encoding="gzip"),
+    post(
+        INPUTS, gzip.compress(b'{"a":1}\n' * 50, mtime=0)[:-9], 400, "gzip", NDJSON, content_encoding="gzip"
+    ),
+    post(
+        INPUTS, gzip.compress(b"\n" * 10**7, mtime=0), 413, "131,072 bytes", NDJSON, content_encoding="gzip"
+    ),
+    post(
+        INPUTS, gzip.compress(b'{"a":1}\n', mtime=0) + b"junk", 400, "gzip", NDJSON, content_encoding="gzip"
+    ),
     post("/upload", b'{"data":[]}', 422, "/data"),
     post("/upload", b"<html>", 400, "not JSON", "text/html"),
 ]

@@ -12,7 +12,7 @@ from app.errors import Unavailable
 from app.tables import Row
 from tests.migrations.conftest import ROOT, Alembic
 
-VIEWS = {"predictions", "job_history"}
+VIEWS = {"predictions", "job_history", "queue_age", "runner_throughput", "stuck_chunks"}
 OF_ALEMBIC = {"alembic_version"}
 
 SelectAll = Callable[..., list[dict[str, Any]]]
