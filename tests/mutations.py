@@ -204,7 +204,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the promotion of pending chunks",
-        ((LEDGER, "    if promoted:\n", "    if False:\n"),),
+        ((LEDGER, "    if jobs:\n", "    if False:\n"),),
         "tests/jobs/test_queue.py",
         "window",
     ),

@@ -6,11 +6,9 @@ from itertools import groupby
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from app.columns import utc_now
 from app.data.chunks import part, unpack
 from app.errors import Conflict, Gone, NotFound
-from app.jobs.ledger import UNSYNCHRONIZED, tell
-from app.jobs.states import sched_key
+from app.jobs.ledger import UNSYNCHRONIZED, queue_pending, tell
 from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, ItemError, Job, JobState, Output
 
 MISSING = b"null"
@@ -65,18 +63,7 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
     )
     for chunk_id in _with_errors(session, job_id):
         _cut(session, chunk_id)
-    first = (
-        select(Chunk.id)
-        .where(Chunk.job_id == job_id, Chunk.status == ChunkState.PENDING)
-        .order_by(Chunk.first_item)
-        .limit(window)
-    )
-    session.execute(
-        update(Chunk)
-        .where(Chunk.id.in_(first))
-        .values(status=ChunkState.QUEUED, ready_at=utc_now(), sched_key=sched_key(job.priority, None)),
-        execution_options=UNSYNCHRONIZED,
-    )
+    queue_pending(session, [(job_id, job.priority, window)])
     tell(
         session,
         [job_id],

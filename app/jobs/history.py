@@ -13,9 +13,9 @@ from app.columns import utc_now
 from app.db import Database
 from app.errors import Gone, NotFound
 from app.jobs import presence
-from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, Output
+from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, Output, Schedule
 
-ListedRow = TypeVar("ListedRow", Input, Job)
+ListedRow = TypeVar("ListedRow", Input, Job, Schedule)
 
 CHUNKS_PER_READ = 4
 """Chunks that a download holds in memory at once, about a megabyte each."""
@@ -45,7 +45,7 @@ def list_inputs(
     wanted = select(Input).where(Input.status == "sealed")
     if collection is not None:
         wanted = wanted.where(Input.collection == collection)
-    return _page(session, wanted, Input, limit, before)
+    return page(session, wanted, Input, limit, before)
 
 
 def list_jobs(
@@ -62,7 +62,7 @@ def list_jobs(
     for column, value in ((Job.status, status), (Job.model, model), (Job.input_id, input_id)):
         if value is not None:
             wanted = wanted.where(column == value)
-    return _page(session, wanted, Job, limit, before)
+    return page(session, wanted, Job, limit, before)
 
 
 def latest_job_of_input(session: Session, input_id: str) -> Job | None:
@@ -175,7 +175,7 @@ def _require_still_kept(session: Session, job_id: str) -> None:
         raise Gone(f"job {job_id} was pruned or deleted while this was read")
 
 
-def _page(
+def page(
     session: Session, wanted: Select[ListedRow], row: type[ListedRow], limit: int, before: str | None
 ) -> Sequence[ListedRow]:
     """Ids sort by age, so the newest come first by the primary key, and a page costs the same however deep it is."""

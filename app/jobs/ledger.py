@@ -39,18 +39,27 @@ def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str,
     tell_finished(session, [(job.id, job.status) for job in jobs])
     going_on = [job for job in jobs if job.status == JobState.RUNNING]
     hopeless = [job for job in going_on if job.max_errors is not None and job.n_errored > job.max_errors]
-    promoted = [
-        {
-            "the_job_id": job.id,
-            "n_chunks": tallies[job.id]["chunks"],
-            "seconds_later": job.priority * PRIORITY_STEP_SECONDS,
-        }
-        for job in going_on
-        if job not in hopeless
-    ]
-    if promoted:
-        connection.execute(statements.QUEUE_PENDING_CHUNKS, promoted)
+    queue_pending(
+        session,
+        [(job.id, job.priority, tallies[job.id]["chunks"]) for job in going_on if job not in hopeless],
+    )
     return [(job.id, f"{job.n_errored} items failed, and max_errors is {job.max_errors}") for job in hopeless]
+
+
+def queue_pending(session: Session, jobs: Collection[tuple[str, int, int]]) -> None:
+    """Queues the next pending chunks of jobs, given as (id, priority, how many chunks)."""
+    if jobs:
+        session.connection().execute(
+            statements.QUEUE_PENDING_CHUNKS,
+            [
+                {
+                    "the_job_id": job_id,
+                    "n_chunks": n_chunks,
+                    "seconds_later": priority * PRIORITY_STEP_SECONDS,
+                }
+                for job_id, priority, n_chunks in jobs
+            ],
+        )
 
 
 def tell_finished(session: Session, jobs: Collection[tuple[str, str]]) -> None:

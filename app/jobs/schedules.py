@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.columns import Id, utc_now
 from app.errors import FieldError, Invalid, NotFound
 from app.jobs import control
-from app.jobs.history import database_time
+from app.jobs.history import database_time, page
 from app.jobs.ids import new_id
 from app.jobs.ledger import UNSYNCHRONIZED, tell
 from app.tables import Input, InputChunk, Schedule, ScheduleFire, ScheduleInput
@@ -157,10 +157,7 @@ def get_schedule(session: Session, schedule_id: str) -> Schedule:
 
 def list_schedules(session: Session, *, limit: int, before: str | None = None) -> Sequence[Schedule]:
     """Schedules, newest first; those older than `before` if that is given."""
-    wanted = select(Schedule)
-    if before is not None:
-        wanted = wanted.where(Schedule.id < before)
-    return session.scalars(wanted.order_by(Schedule.id.desc()).limit(limit)).all()
+    return page(session, select(Schedule), Schedule, limit, before)
 
 
 def last_fires(session: Session, schedule_id: str, limit: int = 10) -> Sequence[ScheduleFire]:
@@ -181,9 +178,7 @@ def next_fire(cron: str, time_zone: str, after: datetime) -> datetime:
     """
     try:
         zone = ZoneInfo(time_zone)
-    except (OSError, ValueError):  # ZoneInfoNotFoundError is a KeyError
-        raise _wrong_zone(time_zone) from None
-    except KeyError:
+    except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError
         raise _wrong_zone(time_zone) from None
     if len(cron.split()) != CRON_FIELDS:
         raise _wrong_cron("needs five fields: minute, hour, day of month, month, day of week")

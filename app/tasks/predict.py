@@ -30,8 +30,6 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._entered_at: float | None = None
-        self.spent_seconds = 0.0
-        """In all calls of `predict` that have ended."""
 
     @property
     def seconds(self) -> float:
@@ -43,7 +41,6 @@ class Stopwatch:
         self._entered_at = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self.spent_seconds += self.seconds
         self._entered_at = None
 
 
