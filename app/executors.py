@@ -78,21 +78,29 @@ def storable(message: str) -> str:
 
 
 class ThreadExecutor:
-    """Threads of the runner: the models are loaded once, in its own process."""
+    """Threads of the runner: the models are loaded once, in its own process.
+
+    Each model has as many threads as may be in its `predict` at once. More would only wait for those, and take the
+    interpreter from them to parse and to encode.
+    """
 
     ends_hung_chunks = False
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="chunk")
+        self._threads = threads
+        self._pools: dict[ServedModel, ThreadPoolExecutor] = {}
 
     def slots(self, served: ServedModel) -> int:
-        return served.declaration.concurrency
+        return min(served.declaration.concurrency, self._threads)
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
-        return self._pool.submit(_in_thread, served, claim, stopwatch)
+        if served not in self._pools:
+            self._pools[served] = ThreadPoolExecutor(self.slots(served), thread_name_prefix="chunk")
+        return self._pools[served].submit(_in_thread, served, claim, stopwatch)
 
     def shutdown(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ProcessExecutor:

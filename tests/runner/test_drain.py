@@ -48,13 +48,13 @@ def test_finishes_what_ends_in_time_and_claims_no_more(
     workshop: Workshop, bench: Bench, door: Door, select_all: SelectAll
 ) -> None:
     job_id = workshop.enqueue(n_items=9)
-    runner = bench.make(has_threads=True)
+    runner = bench.make(bench.declare(concurrency=2), has_threads=True)
 
     with bench.running(runner) as outcome:
         assert door.entered.wait(10)
         wait_until(lambda: sum(map(Future.running, runner._running)) == 2, "both chunks to be begun")
         runner.stop()
-        wait_until(lambda: runner._is_stopping, "the drain")
+        wait_until(lambda: len(runner._running) == 2, "the drain to call off what has not begun")
         door.opened.set()
 
     assert outcome.is_idle
@@ -75,7 +75,8 @@ def test_gives_back_what_does_not_end_in_time_and_another_runs_it_once(
     wait_for_job: Callable[[str], dict[str, Any]],
 ) -> None:
     job_id = workshop.enqueue(n_items=4)
-    with bench.running(bench.make(has_threads=True), drain_seconds=0.05) as outcome:
+    runner = bench.make(bench.declare(concurrency=2), has_threads=True)
+    with bench.running(runner, drain_seconds=0.05) as outcome:
         assert door.entered.wait(10)
 
     assert outcome.is_idle is False
