@@ -23,13 +23,19 @@ def predict(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
                 for error in errors
             ],
         )
-    return answers([item for item in items if isinstance(item, dict)], served.predict(loaded))
+    accepted = [item for item in items if isinstance(item, dict)]
+    return answers(accepted, served.predict(accepted, loaded))
 
 
-def encode(served: ServedModel, value: object) -> bytes:
+def encode(served: ServedModel, answer: JsonObject) -> bytes:
     """JSON text of an answer, or of what holds answers; `ModelFailed` if the model put there what is not JSON."""
+    return encode_each(served, [answer])[0]
+
+
+def encode_each(served: ServedModel, answers: Sequence[JsonObject]) -> list[bytes]:
+    """JSON text of each answer; `ModelFailed` if the model put into any what is not JSON."""
     try:
-        return exact.dumps(value)
+        return exact.dumps_objects(answers)
     except (TypeError, ValueError) as error:
         raise ModelFailed(
             f"{served} predicted what is not JSON: {error}. "

@@ -62,7 +62,7 @@ def test_an_answer_is_encoded_with_every_digit() -> None:
     assert (
         encode(served(specimens.Upper), {"prediction": [{"id": BIG}]}) == b'{"prediction":[{"id":%d}]}' % BIG
     )
-    assert encode(served(specimens.Upper), [math.nan]) == b"[null]"
+    assert encode(served(specimens.Upper), {"a": math.nan}) == b'{"a":null}'
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_an_answer_is_encoded_with_every_digit() -> None:
 )
 def test_an_answer_that_is_no_json_is_the_models_failure(value: Any) -> None:
     with pytest.raises(ModelFailed, match="model specimen 1 predicted what is not JSON"):
-        encode(served(specimens.Upper), [value])
+        encode(served(specimens.Upper), {"a": value})
 
 
 def test_an_answer_that_nests_too_deep_is_the_models_failure() -> None:

@@ -8,14 +8,13 @@ from app.data.chunks import ItemChunk, Limits, pack, unpack
 from app.data.formats import Format, format_of_accept, format_of_content_type
 from app.data.reading import read_items
 from app.data.transfer import Measured, decompress
-from app.data.writing import columns_of, write_csv, write_json, write_ndjson
+from app.data.writing import write_csv, write_json, write_ndjson
 
 __all__ = [
     "Format",
     "ItemChunk",
     "Limits",
     "Measured",
-    "columns_of",
     "decompress",
     "format_of_accept",
     "format_of_content_type",

@@ -1,6 +1,7 @@
 """JSON in and out at orjson's speed, with integers of any size: orjson alone reads those beyond 64 bits as floats."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import orjson
 
 _TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
+_BETWEEN = b"},{"
 _TOO_DEEP = "Recursion limit reached"
 """What orjson says of more than 254 levels."""
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -39,6 +41,15 @@ def dumps(value: Any) -> bytes:
         if str(error) == _TOO_DEEP:
             raise
         return _dumps_long(value)
+
+
+def dumps_objects(values: Sequence[dict[str, Any]]) -> list[bytes]:
+    """`dumps` of each object. Written in one piece and cut, which takes a quarter of the time: orjson begins every
+    text with a buffer of 4 KiB, and a thousand of those are more than a processor's cache."""
+    cut = dumps(values)[2:-2].split(_BETWEEN)
+    if len(cut) != len(values):  # it stands inside a value, too
+        return list(map(dumps, values))
+    return [b"{%b}" % fields for fields in cut]
 
 
 def _dumps_long(value: Any) -> bytes:

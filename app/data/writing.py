@@ -7,7 +7,7 @@ Payloads come as pairs `(payload, n_missing)`: an array in the chunk format, and
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
@@ -53,11 +53,6 @@ def write_csv(payloads: Iterable[tuple[bytes, int]], columns: Sequence[str]) -> 
             if answer is not None
         )
     yield _drained(text)
-
-
-def columns_of(answers: Iterable[Mapping[str, object] | None]) -> list[str]:
-    """Every key of these answers, in the order of first appearance."""
-    return list(dict.fromkeys(key for answer in answers if answer for key in answer))
 
 
 def _present(payload: bytes, n_missing: int) -> bytes:

@@ -1,25 +1,20 @@
 """Schemas: a model's marshmallow `Item` and `Prediction`, as checks, as JSON pointers and as JSON Schema."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from apispec import APISpec
 from apispec.exceptions import APISpecError
 from apispec.ext.marshmallow import MarshmallowPlugin
-from marshmallow import INCLUDE, Schema, ValidationError, fields, missing
+from marshmallow import INCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 
 from app.errors import FieldError
 from app.models import JsonObject
+from app.models.acceptance import Acceptance, acceptance, copied
 
-SAME_WHEN_LOADED: dict[type[fields.Field[Any]], type] = {
-    fields.String: str,
-    fields.Integer: int,
-    fields.Float: float,
-}
-"""Fields that, with no option set, load a value of this very type as it is."""
+TOGETHER = 16
+"""Items that marshmallow is asked about at once, where the fast check is not certain of all of them."""
 
 Refusals = dict[int, tuple[FieldError, ...]]
 """Positions of refused items, each with its reasons; pointers are relative to the item."""
@@ -33,11 +28,40 @@ def item_schema(declared: type[Schema]) -> Schema:
 def load_items(schema: Schema | None, items: Sequence[object]) -> tuple[list[JsonObject], Refusals]:
     """The items that `schema` accepts, loaded, in order, and why it refuses the others.
 
-    What is loaded shares nothing mutable with `items`. All are loaded in one call. Where some fail the
-    others are loaded again, because marshmallow runs its later hooks on no item while one fails.
+    What is loaded shares nothing mutable with `items`.
     """
-    if (loaded := _as_they_are(schema, items)) is not None:
-        return loaded, {}
+    accepting = acceptance(schema)
+    if accepting is None:
+        return _ask_marshmallow(schema, items)
+    loaded: list[JsonObject] = []
+    refused: Refusals = {}
+    for start, run, is_accepted in _runs(accepting, items, 0):
+        if is_accepted:
+            loaded += accepting.load(run)
+        else:
+            others, refusals = _ask_marshmallow(schema, run)
+            loaded += others
+            refused |= {start + position: errors for position, errors in refusals.items()}
+    return loaded, refused
+
+
+def _runs(
+    accepting: Acceptance, items: Sequence[Any], start: int
+) -> Iterator[tuple[int, Sequence[Any], bool]]:
+    """Runs of consecutive items, each with its start and whether all of it is accepted, by halving where it is not."""
+    if accepting.accepts(items):
+        yield start, items, True
+    elif len(items) <= TOGETHER:
+        yield start, items, False
+    else:
+        half = len(items) // 2
+        yield from _runs(accepting, items[:half], start)
+        yield from _runs(accepting, items[half:], start + half)
+
+
+def _ask_marshmallow(schema: Schema | None, items: Sequence[object]) -> tuple[list[JsonObject], Refusals]:
+    """As `load_items`. All are loaded in one call; where some fail the others are loaded again, because marshmallow
+    runs its later hooks on no item while one fails."""
     refused: Refusals = {
         position: (FieldError("", f"An item is a JSON object, not {json_type(item)}."),)
         for position, item in enumerate(items)
@@ -45,69 +69,13 @@ def load_items(schema: Schema | None, items: Sequence[object]) -> tuple[list[Jso
     }
     while True:
         positions = [position for position in range(len(items)) if position not in refused]
-        copies = [_copied(items[position]) for position in positions]
+        copies = [copied(items[position]) for position in positions]
         if schema is None or not copies:
             return copies, refused
         try:
             return schema.load(copies, many=True), refused
         except ValidationError as error:
             refused |= _refusals(schema, error, positions, items)
-
-
-def _as_they_are(schema: Schema | None, items: Sequence[object]) -> list[JsonObject] | None:
-    """What marshmallow would load, ten times faster, if it would change no value of any item; else None."""
-    types = {} if schema is None else _loaded_as_they_are(schema)
-    if types is None:
-        return None
-    loaded = []
-    for item in items:
-        if not isinstance(item, dict):
-            return None
-        copy = {}
-        for name, wanted in types.items():
-            value = item.get(name)
-            if type(value) is not wanted or (wanted is float and not math.isfinite(value)):  # type: ignore[arg-type]  # a float
-                return None
-            copy[name] = value
-        if len(item) > len(copy):
-            copy.update((name, _copied(value)) for name, value in item.items() if name not in copy)
-        loaded.append(copy)
-    return loaded
-
-
-@lru_cache(maxsize=256)
-def _loaded_as_they_are(schema: Schema) -> dict[str, type] | None:
-    """The type of each field, if values of these types are all that the schema asks for; else None.
-
-    Anything beyond plain fields leaves every item to marshmallow: a hook or another method in any of its classes,
-    a field of another class, an option of a field other than `required`.
-    """
-    if schema.unknown != INCLUDE or any(map(_is_code, _own_attributes(type(schema)))):
-        return None
-    types = {}
-    for name, field in schema.fields.items():
-        wanted = SAME_WHEN_LOADED.get(type(field))
-        if wanted is None or _has_options(field) or "." in name:  # marshmallow makes nested dicts of "a.b"
-            return None
-        types[name] = wanted
-    return types
-
-
-def _has_options(field: fields.Field[Any]) -> bool:
-    has_code = field.pre_load or field.validators or field.post_load
-    is_named = field.data_key is not None or field.attribute is not None
-    return bool(has_code or is_named or field.dump_only or field.load_default is not missing)
-
-
-def _own_attributes(declared: type[Schema]) -> Iterator[object]:
-    """What a schema class and its bases define themselves, those of marshmallow left out."""
-    return (
-        value for each in declared.__mro__ if not issubclass(Schema, each) for value in vars(each).values()
-    )
-
-
-def _is_code(attribute: object) -> bool:
-    return hasattr(attribute, "__get__") or (callable(attribute) and not isinstance(attribute, type))
 
 
 def _refusals(
@@ -121,7 +89,7 @@ def _refusals(
     refused: Refusals = {}
     for position in positions:
         try:
-            schema.load(_copied(items[position]), many=False)
+            schema.load(copied(items[position]), many=False)
         except ValidationError as alone:
             refused[position] = tuple(field_errors(alone.messages, "", schema))
     return refused or {position: tuple(field_errors(messages, "", schema)) for position in positions}
@@ -164,14 +132,6 @@ def _part(shape: Schema | fields.Field[Any] | None, step: object) -> Schema | fi
 
 def _escaped(step: object) -> str:
     return str(step).replace("~", "~0").replace("/", "~1")
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _copied(below) for name, below in value.items()}
-    if isinstance(value, list):
-        return [_copied(below) for below in value]
-    return value
 
 
 def json_type(value: object) -> str:

@@ -105,29 +105,39 @@ class ServedModel:
         return loaded, sorted(refused.items())
 
     def predict(
-        self, items: Sequence[JsonObject], *, within: AbstractContextManager[object] | None = None
+        self,
+        items: Sequence[JsonObject],
+        loaded: list[JsonObject] | None = None,
+        *,
+        within: AbstractContextManager[object] | None = None,
     ) -> list[JsonObject]:
-        """One prediction for each of `items`, which are what `validate` loaded; `[]` for none.
+        """One prediction for each of `items`, as their client sent them and `validate` accepted them; `[]` for none.
 
+        `loaded` is what `validate` made of them, if the caller has it still: the model may change what is in it.
         Waits for one of the `concurrency` slots, however long the calls before it take; `within` is entered once it
-        has the slot, and left with it, so that it can tell how long the model itself takes. The model gets dicts
-        of its own: it may add, change and drop fields without the caller seeing it.
+        has the slot, and left with it, so that it can tell how long the model itself takes.
 
         Raises `Unavailable` while the model is not ready; `ModelFailed` if it raises or breaks the contract.
         """
         model = self._ready_model()
         if not items:
             return []
-        given = [_own(item) for item in items]
         try:
+            given = self._load_items(items) if loaded is None else loaded
             with self._slots, within or nullcontext():
                 predictions = model.predict(given)
-            return contract.checked(predictions, items, self._prediction_fields)
+            return contract.checked(predictions, items, self._prediction_fields, self._load_item)
         except contract.ContractError as error:
             raise ModelFailed(f"{self} broke its contract: {error}") from error
         # sys.exit() in a model must not end a worker: it fails this call like any other exception.
         except (Exception, SystemExit) as error:
             raise ModelFailed(f"{self} raised {_named(error)}") from error
+
+    def _load_items(self, items: Sequence[object]) -> list[JsonObject]:
+        return schemas.load_items(self._item, items)[0]
+
+    def _load_item(self, item: object) -> object:
+        return self._load_items([item])[0]
 
     def _ready_model(self) -> Model:
         if self.state == "failed":
@@ -142,11 +152,6 @@ class ServedModel:
 def answers(items: Sequence[JsonObject], predictions: Sequence[JsonObject]) -> list[JsonObject]:
     """Each item's own fields, as its client sent them, plus its prediction's, which win if both have one."""
     return [item | prediction for item, prediction in zip(items, predictions, strict=True)]
-
-
-def _own(item: Any) -> Any:
-    """A copy for the model. A `post_load` hook may have made the item an object, which stays what it is."""
-    return dict(item) if isinstance(item, dict) else item
 
 
 def _named(error: BaseException) -> str:

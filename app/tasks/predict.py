@@ -3,15 +3,16 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import or_
 
 from app.data import exact
-from app.data.chunks import pack, unpack
-from app.data.writing import columns_of
+from app.data.chunks import joined, pack, unpack
 from app.errors import FieldError, ModelFailed
 from app.jobs.claims import ItemFailure
 from app.models import JsonObject
-from app.models.served import ServedModel, answers
-from app.predictions import encode
+from app.models.served import ServedModel
+from app.predictions import encode_each
 
 MAX_MESSAGE_CHARACTERS = 1000
 
@@ -60,23 +61,26 @@ def predict_chunk(served: ServedModel, payload: bytes, stopwatch: Stopwatch | No
     `TransientFailure` if the model raised an `OSError`, which all errors of connections and timeouts are, or an
     exception with a true attribute `transient`; `Unavailable` while the model is not ready.
     """
+    texts = unpack(payload)
     items: list[JsonObject] = exact.loads(payload)
     loaded, failures = _validate(served, items, 0)
     refused_places = {failure.place for failure in failures}
     places = [place for place in range(len(items)) if place not in refused_places]
+    accepted = [items[place] for place in places]
 
     lines = [b"null"] * len(items)
     columns: dict[str, None] = {}
-    for run, outcome in _isolate(served, [items[place] for place in places], loaded, 0, stopwatch):
+    for run, predicted in _isolate(served, accepted, loaded, 0, stopwatch):
         run_places = places[run.start : run.stop]
-        if isinstance(outcome, ModelFailed):
-            failures.extend(_failure(place, "model_failed", outcome.detail) for place in run_places)
-        elif len(run) == len(items):
-            return ChunkAnswer(outcome.payload, columns_of(outcome.answers), [])
-        else:
-            columns.update(dict.fromkeys(columns_of(outcome.answers)))
-            for place, line in zip(run_places, unpack(outcome.payload), strict=True):
-                lines[place] = line
+        if isinstance(predicted, ModelFailed):
+            failures.extend(_failure(place, "model_failed", predicted.detail) for place in run_places)
+            continue
+        answered, names = predicted.answers(
+            accepted[run.start : run.stop], [texts[place] for place in run_places]
+        )
+        for place, line in zip(run_places, answered, strict=True):
+            lines[place] = line
+        columns |= names
     return ChunkAnswer(pack(lines), list(columns), sorted(failures, key=lambda failure: failure.place))
 
 
@@ -97,19 +101,36 @@ def _validate(
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
-    answers: list[JsonObject]
-    payload: bytes
+class _Predicted:
+    """Predictions, and the JSON text of each."""
+
+    predictions: list[JsonObject]
+    texts: list[bytes]
+
+    def answers(
+        self, items: Sequence[JsonObject], item_texts: Sequence[bytes]
+    ) -> tuple[list[bytes], dict[str, None]]:
+        """The JSON text of each item with its prediction, and the names that occur, those of the items first.
+
+        An item keeps its own bytes, so that nothing of it is written again and no digit changes; unless a prediction
+        has a field of the same name, which wins.
+        """
+        own = dict.fromkeys(chain.from_iterable(items))
+        new = dict.fromkeys(chain.from_iterable(self.predictions))
+        if own.keys().isdisjoint(new):
+            return list(map(joined, item_texts, self.texts)), own | new
+        merged = map(or_, items, self.predictions)
+        return list(map(exact.dumps, merged)), own | new
 
 
 def _isolate(
     served: ServedModel,
     items: Sequence[JsonObject],
-    loaded: Sequence[JsonObject],
+    loaded: list[JsonObject] | None,
     start: int,
     stopwatch: Stopwatch | None,
-) -> Iterator[tuple[range, _Answered | ModelFailed]]:
-    """Runs of consecutive items, in order, each with its answers or, for a single item, with what went wrong.
+) -> Iterator[tuple[range, _Predicted | ModelFailed]]:
+    """Runs of consecutive items, in order, each with its predictions or, for a single item, with what went wrong.
 
     `k` guilty items among `n` cost about `2 k log2(n / k)` calls more than none.
     """
@@ -117,8 +138,8 @@ def _isolate(
         return
     run = range(start, start + len(items))
     try:
-        answered = answers(items, served.predict(loaded, within=stopwatch))
-        yield run, _Answered(answered, pack(encode(served, answer) for answer in answered))
+        predictions = served.predict(items, loaded, within=stopwatch)
+        yield run, _Predicted(predictions, encode_each(served, predictions))
     except ModelFailed as error:
         if isinstance(error.__cause__, OSError) or getattr(error.__cause__, "transient", False):
             raise TransientFailure(error.detail) from error
@@ -127,9 +148,9 @@ def _isolate(
         if len(items) == 1:
             yield run, error
         else:
-            half = len(items) // 2
-            yield from _isolate(served, items[:half], loaded[:half], start, stopwatch)
-            yield from _isolate(served, items[half:], loaded[half:], start + half, stopwatch)
+            half = len(items) // 2  # loaded anew, since the model may have changed what it was given
+            yield from _isolate(served, items[:half], None, start, stopwatch)
+            yield from _isolate(served, items[half:], None, start + half, stopwatch)
 
 
 def _failure(place: int, code: str, message: str) -> ItemFailure:

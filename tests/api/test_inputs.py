@@ -198,7 +198,7 @@ def test_escaped_nul_characters_and_long_numbers_survive_the_whole_way(
 
     assert job["status"] == "succeeded"
     output = client.get(f"/v1/jobs/{job['id']}/outputs", headers={"Accept": NDJSON}).data
-    assert b'{"text":"a\\u0000b","a\\u0000key":[0.1,100.0,123456789012345678901234567890],' in output
+    assert line[:-1] + b"," in output
     assert client.get(f"/v1/jobs/{job['id']}/outputs", headers={"Accept": CSV}).status_code == 200
     ((stored),) = select_all("SELECT items FROM input_chunks")
     assert stored["items"] == f"[{line.decode()}]"

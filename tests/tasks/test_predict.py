@@ -64,7 +64,7 @@ def test_a_chunk_without_faults_costs_one_call_and_echoes_its_items(model: Serve
         b'{"id":1,"x":"\\u0000","label":"ok"}',
         b'{"id":%d,"y":[1.5],"label":"ok"}' % big,
     ]
-    assert answer.columns == ["id", "x", "label", "y"]
+    assert answer.columns == ["id", "x", "y", "label"]
     assert answer.failures == []
     assert Tripping.calls == [2]
 
