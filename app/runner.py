@@ -174,7 +174,7 @@ class Runner:
     def _room(self) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
         held = self._held()
-        if not self._executor.ends_hung_chunks and any(map(self._is_on_trial, held)):
+        if any(map(self._is_on_trial, held)):
             return {}
         free_threads = self._settings.runner_threads - len(held)
         taken = Counter(claim.queue for claim in held)
@@ -212,23 +212,26 @@ class Runner:
 
     def _claim_due(self, session: Session) -> None:
         """Claims what there is room for, oldest first. The chunks of a model that failed to load are not run."""
-        while (room := self._room()) and (name := queue.oldest(session, room)) is not None:
+        while (room := self._room()) and (head := queue.oldest(session, room)) is not None:
+            if self._is_on_trial(head) and self._held():
+                break  # it is to run alone, and waits until nothing else does
             claims = queue.claim(
                 session,
-                queue=name,
+                queue=head.queue,
                 runner_id=self.id,
-                limit=room[name],
+                limit=1 if self._is_on_trial(head) else room[head.queue],
                 lease_seconds=self._settings.lease_seconds,
             )
-            if not self._executor.ends_hung_chunks:  # else a crash is one of a child process, with one chunk
-                claims = self._set_apart(session, claims)
+            claims = self._up_to_a_trial(session, claims)
             if not claims:
-                break  # others were faster, or what is due must wait to run alone
-            served = next(served for served in self._registry.models() if _queue_of(served) == name)
+                break  # others were faster
+            served = next(served for served in self._registry.models() if _queue_of(served) == head.queue)
             if served.state == "failed":
+                queue.begin(session, claims, runner_id=self.id)
                 self._refuse(session, claims, storable(f"{served} failed to load: {served.reason}"))
             else:
                 self._claimed += [(served, claim) for claim in claims]
+        queue.begin(session, [claim for _, claim in self._claimed], runner_id=self.id)
 
     def _refuse(self, session: Session, claims: list[Claim], reason: str) -> None:
         """Gives claims back whose model this runner has not; another may have it, so this is an attempt like any."""
@@ -237,22 +240,28 @@ class Runner:
                 control.abandon(session, claim.job_id, reason)
         self._break_off(session, [Broken(claim, TRANSIENT, reason) for claim in claims])
 
-    def _set_apart(self, session: Session, claims: list[Claim]) -> list[Claim]:
-        """Of new claims, those that may run now: a chunk on trial runs alone, or waits. Gives back the rest."""
-        on_trial = [claim for claim in claims if self._is_on_trial(claim)]
+    def _up_to_a_trial(self, session: Session, claims: list[Claim]) -> list[Claim]:
+        """Of new claims, in the order of their queue, those that may run now; gives back the rest.
+
+        A chunk on trial runs alone. What comes after it in the queue waits too, so that its turn comes.
+        """
+        on_trial = [place for place, claim in enumerate(claims) if self._is_on_trial(claim)]
         if not on_trial:
             return claims
-        kept = [claim for claim in claims if claim not in on_trial] if self._held() else on_trial[:1]
-        queue.release(session, [claim for claim in claims if claim not in kept])
-        return kept
+        n_kept = on_trial[0] or int(not self._held())
+        queue.release(session, claims[n_kept:])
+        return claims[:n_kept]
 
     def _held(self) -> list[Claim]:
         """What runs or waits for a thread, and what is about to."""
         running = [claim for future, claim in self._running.items() if not future.done()]
         return running + [claim for _, claim in self._claimed]
 
-    def _is_on_trial(self, claim: Claim) -> bool:
-        return is_on_trial(claim.attempts, claim.n_items, self._settings.max_attempts)
+    def _is_on_trial(self, chunk: Claim | queue.Head) -> bool:
+        """Whether a chunk must run alone; not where each has a child process to itself, which dies alone."""
+        if self._executor.ends_hung_chunks:
+            return False
+        return is_on_trial(chunk.crashes, chunk.n_items, self._settings.max_attempts)
 
     def _commit(self) -> None:
         """Writes down what became of chunks, all that are done, and claims what takes their place, in one transaction.
@@ -268,6 +277,8 @@ class Runner:
         ended = [result for result in kept if not isinstance(result, Broken)]
         if kept:
             with self._claiming() as session:
+                if broken:
+                    queue.hold(session, [result.claim for result in kept])
                 lost = queue.finish(session, ended) if ended else set()
                 self._break_off(session, broken)
                 if not self._is_stopping and self._leases.is_trusted:

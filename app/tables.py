@@ -286,6 +286,9 @@ class Chunk(Row):
     attempts: Mapped[int] = mapped_column(
         Integer, server_default="0", comment="claims that were not released"
     )
+    crashes: Mapped[int] = mapped_column(
+        Integer, server_default="0", comment="of these, how many ended with their process or ran out of time"
+    )
     runner_id: Mapped[str | None] = mapped_column(Id, comment="who runs it or ran it last (runners.id)")
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when its claim ends by itself")
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when it was last claimed")

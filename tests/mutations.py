@@ -21,8 +21,9 @@ AT_ONCE = 2
 GREEN, RED = 0, 1  # pytest's exit codes: all passed, some failed
 
 QUEUE, RESCUE, CONTROL = "app/jobs/queue.py", "app/jobs/rescue.py", "app/jobs/control.py"
-LEDGER, STATEMENTS, AGAIN, INPUTS, RUNNER = (
+LEDGER, STATES, STATEMENTS, AGAIN, INPUTS, RUNNER = (
     "app/jobs/ledger.py",
+    "app/jobs/states.py",
     "app/jobs/statements.py",
     "app/jobs/again.py",
     "app/jobs/inputs.py",
@@ -46,8 +47,8 @@ MUTATIONS = (
         (
             (
                 QUEUE,
-                "[by_key[key] for chunk in running if (key := (chunk.id, chunk.epoch)) in by_key]",
-                "[result for chunk in running for result in results if result.claim.chunk_id == chunk.id]",
+                "[key for row in rows if (key := (row.id, row.epoch)) in keys]",
+                "[key for row in rows for key in keys if key[0] == row.id]",
             ),
             (STATEMENTS, '        _chunks.c.epoch == bindparam("held_epoch"),\n', ""),
         ),
@@ -135,7 +136,7 @@ MUTATIONS = (
         (
             (
                 RESCUE,
-                "if not put_back(session, claim, n_items=half, attempts=attempts_behind(half, max_attempts)):",
+                "if not put_back(session, claim, n_items=half, attempts=behind, crashes=behind):",
                 "if put_back(session, claim, n_items=half, attempts=0) is None:",
             ),
         ),
@@ -210,9 +211,21 @@ MUTATIONS = (
     ),
     Mutation(
         "max_errors",
-        ((LEDGER, "job.n_errored > job.max_errors", "job.n_errored < 0"),),
+        ((STATES, "            n_errored > job.max_errors,\n", "            n_errored < 0,\n"),),
         "tests/jobs/test_control.py",
         "errors",
+    ),
+    Mutation(
+        "who is on trial waits until nothing else runs",
+        ((RUNNER, "if self._is_on_trial(head) and self._held():", "if False:"),),
+        "tests/runner/test_trial.py",
+        "waits",
+    ),
+    Mutation(
+        "nothing runs beside who is on trial",
+        ((RUNNER, "        if any(map(self._is_on_trial, held)):\n", "        if False:\n"),),
+        "tests/runner/test_trial.py",
+        "alone",
     ),
     Mutation(
         "a retry reopens only what failed",

@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session
 
 from app.data.chunks import part, unpack
 from app.errors import Conflict, Gone, NotFound
+from app.jobs.control import wake
 from app.jobs.ledger import UNSYNCHRONIZED, queue_pending, tell
+from app.jobs.states import queue_of
 from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, ItemError, Job, JobState, Output
 
 MISSING = b"null"
@@ -23,7 +25,16 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
     not ended or has nothing to run again, `Gone` if its outputs or its input's items were pruned.
     """
     job = session.execute(
-        select(Job.status, Job.priority, Job.pruned_at, Job.n_items, Job.n_succeeded, Job.input_id)
+        select(
+            Job.status,
+            Job.model,
+            Job.version,
+            Job.priority,
+            Job.pruned_at,
+            Job.n_items,
+            Job.n_succeeded,
+            Job.input_id,
+        )
         .where(Job.id == job_id)
         .with_for_update(key_share=True)
     ).one_or_none()
@@ -58,7 +69,7 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
     session.execute(
         update(Chunk)
         .where(Chunk.job_id == job_id, Chunk.status.in_(REOPENED))
-        .values(status=ChunkState.PENDING, finished_at=None, error=None, n_errored=0, attempts=0),
+        .values(status=ChunkState.PENDING, finished_at=None, error=None, n_errored=0, attempts=0, crashes=0),
         execution_options=UNSYNCHRONIZED,
     )
     for chunk_id in _with_errors(session, job_id):
@@ -70,6 +81,7 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
         "reopened",
         detail=f"for {job.n_items - job.n_succeeded} items without a prediction",
     )
+    wake(session, queue_of(job.model, job.version))
 
 
 def _with_errors(session: Session, job_id: str) -> Sequence[int]:

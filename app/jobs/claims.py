@@ -8,9 +8,10 @@ TRANSIENT = "transient"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A chunk that one runner holds until its lease ends: `payload` are its items, in the chunk format.
+    """A chunk that one runner holds until its lease ends; `payload` has its items, in the chunk format, if it may run.
 
-    `attempts` counts the claims of this chunk that were not given back, this one included.
+    `attempts` counts the claims of this chunk that were not given back, this one included; `crashes` those before it
+    that ended with their process or ran out of time.
     """
 
     chunk_id: int
@@ -20,7 +21,8 @@ class Claim:
     first_item: int
     n_items: int
     attempts: int
-    payload: bytes
+    crashes: int
+    payload: bytes = b""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -70,6 +72,11 @@ class Broken:
     @property
     def blames_an_item(self) -> bool:
         return self.code != TRANSIENT
+
+    @property
+    def n_failures(self) -> int:
+        """How many runs of the chunk failed in this way, this one included."""
+        return self.claim.crashes + 1 if self.blames_an_item else self.claim.attempts - self.claim.crashes
 
 
 @dataclass(frozen=True, slots=True)

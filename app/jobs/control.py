@@ -96,6 +96,11 @@ def enqueue(
         )
     )
     tell(session, [job_id], "created", detail=f"{sealed.n_items} items for {model} {version}")
+    wake(session, name)
+
+
+def wake(session: Session, name: str) -> None:
+    """Has runners look at a queue once this is committed; on SQLite they see the commit itself."""
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_notify(WAKE_CHANNEL, name)))
 
@@ -142,8 +147,13 @@ def abandon(session: Session, job_id: str, reason: str) -> None:
         session.execute(
             update(Job).where(Job.id == job_id).values(error=reason), execution_options=UNSYNCHRONIZED
         )
-        tell(session, [job_id], "abandoned", detail=reason)
-        _cancel_waiting(session, job_id)
+        give_up(session, job_id, reason)
+
+
+def give_up(session: Session, job_id: str, reason: str) -> None:
+    """Stops a locked job whose `error` is `reason`."""
+    tell(session, [job_id], "abandoned", detail=reason)
+    _cancel_waiting(session, job_id)
 
 
 def expire(session: Session, limit: int) -> int:

@@ -38,12 +38,10 @@ def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str,
     jobs = connection.execute(statements.JOBS, {"job_ids": list(tallies)}).all()
     tell_finished(session, [(job.id, job.status) for job in jobs])
     going_on = [job for job in jobs if job.status == JobState.RUNNING]
-    hopeless = [job for job in going_on if job.max_errors is not None and job.n_errored > job.max_errors]
     queue_pending(
-        session,
-        [(job.id, job.priority, tallies[job.id]["chunks"]) for job in going_on if job not in hopeless],
+        session, [(job.id, job.priority, tallies[job.id]["chunks"]) for job in going_on if job.error is None]
     )
-    return [(job.id, f"{job.n_errored} items failed, and max_errors is {job.max_errors}") for job in hopeless]
+    return [(job.id, job.error) for job in going_on if job.error is not None]
 
 
 def queue_pending(session: Session, jobs: Collection[tuple[str, int, int]]) -> None:

@@ -8,52 +8,69 @@ chunks while it holds a job (cancel) skips those that a claim has locked: they a
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
-from app.columns import utc_now
 from app.data.chunks import part
 from app.jobs import statements
 from app.jobs.claims import Claim, Done, Failed
-from app.jobs.control import abandon, cancel_leftovers
+from app.jobs.control import cancel_leftovers, give_up
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
 from app.tables import Chunk, ChunkState
 
 
-def oldest(session: Session, queues: Collection[str]) -> str | None:
-    """Which of these queues has the chunk that is due first; None if nothing is due. Reads only, and one row of each.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The chunk that is next in a queue, as one sees it without a claim."""
+
+    queue: str
+    crashes: int
+    n_items: int
+
+
+def oldest(session: Session, queues: Collection[str]) -> Head | None:
+    """Of the heads of these queues, that which is due first; None if nothing is due. Reads only, and one row of each.
 
     A runner asks this before it claims: on SQLite a claim takes the write lock, which nothing should be
     stopped by when there is nothing to do.
     """
     connection = session.connection()
-    heads = {
-        queue: head
+    heads = [
+        (row.sched_key, row.id, Head(queue, row.crashes, row.n_items))
         for queue in queues
-        if (head := connection.execute(statements.HEAD_OF_QUEUE, {"the_queue": queue}).one_or_none())
+        if (row := connection.execute(statements.HEAD_OF_QUEUE, {"the_queue": queue}).one_or_none())
         is not None
-    }
-    return min(heads, key=lambda queue: tuple(heads[queue]), default=None)
+    ]
+    return min(heads, key=itemgetter(0, 1))[2] if heads else None
 
 
 def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_seconds: float) -> list[Claim]:
-    """Takes up to `limit` chunks that are due, oldest `sched_key` first, for `lease_seconds`. Jobs begin with it."""
+    """Takes up to `limit` chunks that are due, oldest `sched_key` first, for `lease_seconds`."""
+    taken = (
+        session.connection()
+        .scalars(
+            statements.TAKE_NEXT_CHUNKS,
+            {"the_queue": queue, "the_runner_id": runner_id, "limit": limit, "lease_seconds": lease_seconds},
+        )
+        .all()
+    )
+    return claims_of(session, taken) if taken else []
+
+
+def begin(session: Session, claims: Collection[Claim], *, runner_id: str) -> None:
+    """Begins the jobs whose first chunks these are; once a transaction, after all its claims, for the locks' order."""
+    if not claims:
+        return
     connection = session.connection()
-    taken = connection.scalars(
-        statements.TAKE_NEXT_CHUNKS,
-        {"the_queue": queue, "the_runner_id": runner_id, "limit": limit, "lease_seconds": lease_seconds},
-    ).all()
-    if not taken:
-        return []
-    claims = claims_of(session, taken)
     job_ids = sorted({claim.job_id for claim in claims})
     if fresh := connection.scalars(statements.LOCK_JOBS_NOT_BEGUN, {"job_ids": job_ids}).all():
         connection.execute(statements.BEGIN_JOBS, {"job_ids": fresh})
         tell(session, fresh, "started", runner_id=runner_id)
-    return claims
 
 
 def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int, int]]:
@@ -63,10 +80,7 @@ def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int,
     """
     connection = session.connection()
     by_key = {result.claim.key: result for result in results}
-    running = connection.execute(
-        statements.LOCK_RUNNING_CHUNKS, {"chunk_ids": [chunk_id for chunk_id, _ in by_key]}
-    )
-    held = [by_key[key] for chunk in running if (key := (chunk.id, chunk.epoch)) in by_key]
+    held = [by_key[key] for key in hold(session, [result.claim for result in results])]
     done = [result for result in held if isinstance(result, Done)]
     for statement, rows in (
         (statements.END_CHUNK, [_ending(result) for result in held]),
@@ -76,12 +90,25 @@ def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int,
         if rows:
             connection.execute(statement, rows)
     for job_id, reason in count(session, held):
-        abandon(session, job_id, reason)
+        give_up(session, job_id, reason)
     return by_key.keys() - {result.claim.key for result in held}
+
+
+def hold(session: Session, claims: Collection[Claim]) -> list[tuple[int, int]]:
+    """Locks chunks until the commit; the keys of those that are still held by these claims.
+
+    By ascending ids, as a renewal locks them: whoever writes to several chunks calls this first.
+    """
+    rows = session.connection().execute(
+        statements.LOCK_RUNNING_CHUNKS, {"chunk_ids": [claim.chunk_id for claim in claims]}
+    )
+    keys = {claim.key for claim in claims}
+    return [key for row in rows if (key := (row.id, row.epoch)) in keys]
 
 
 def release(session: Session, claims: Collection[Claim]) -> None:
     """Gives chunks back unrun, at their old place in the queue; a claim given back is no attempt."""
+    hold(session, claims)
     for claim in claims:
         put_back(session, claim, attempts=Chunk.attempts - 1, runner_id=None)
     cancel_leftovers(session, {claim.job_id for claim in claims})
@@ -94,12 +121,9 @@ def renew(
 
     Returns the keys of the claims that are still held: the others are lost, and their results are to be dropped.
     """
-    rows = session.execute(
-        update(Chunk)
-        .where(Chunk.runner_id == runner_id, Chunk.status == ChunkState.RUNNING, Chunk.id.not_in(hung))
-        .values(lease_until=utc_now(lease_seconds))
-        .returning(Chunk.id, Chunk.epoch),
-        execution_options=UNSYNCHRONIZED,
+    rows = session.connection().execute(
+        statements.RENEW,
+        {"the_runner_id": runner_id, "hung": list(hung), "lease_seconds": lease_seconds},
     )
     return {(row.id, row.epoch) for row in rows}
 
@@ -115,6 +139,7 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             row.first_item,
             row.n_items,
             row.attempts,
+            row.crashes,
             row.payload
             if row.n_items == row.n_stored
             else part(row.payload, row.first_item - row.stored_first, row.n_items),

@@ -13,8 +13,8 @@ from app.jobs import presence
 from app.jobs.claims import Broken, Claim, Done, Failed, ItemFailure
 from app.jobs.control import cancel_leftovers
 from app.jobs.ledger import UNSYNCHRONIZED, tell
-from app.jobs.queue import claims_of, finish, put_back
-from app.jobs.retry import GiveUp, Retry, Split, attempts_behind, decide
+from app.jobs.queue import finish, put_back
+from app.jobs.retry import GiveUp, Retry, Split, crashes_behind, decide
 from app.tables import Chunk, ChunkState
 
 RESCUED_AT_ONCE = 100
@@ -43,24 +43,25 @@ def rescue(session: Session, *, runner_id: str, max_attempts: int, lease_seconds
             Chunk.lease_until < utc_now(),
         )
         .values(epoch=Chunk.epoch + 1, lease_until=utc_now(lease_seconds))
-        .returning(Chunk.id, Chunk.runner_id),
+        .returning(
+            Chunk.id,
+            Chunk.epoch,
+            Chunk.job_id,
+            Chunk.queue,
+            Chunk.first_item,
+            Chunk.n_items,
+            Chunk.attempts,
+            Chunk.crashes,
+            Chunk.runner_id,
+        ),
         execution_options=UNSYNCHRONIZED,
     ).all()
-    if not taken:
-        return 0
-    lost_by = {row.id: row.runner_id for row in taken}
-    names = presence.names(session, lost_by.values())
+    names = presence.names(session, (row.runner_id for row in taken)) if taken else {}
     broken = []
-    for claim in claims_of(session, list(lost_by)):
-        loser = names.get(lost_by[claim.chunk_id], lost_by[claim.chunk_id])
-        tell(
-            session,
-            [claim.job_id],
-            "rescued",
-            claim.first_item,
-            runner_id,
-            f"from {loser}, whose lease ran out",
-        )
+    for *claimed, loser_id in sorted(taken):
+        claim, loser = Claim(*claimed), names.get(loser_id, loser_id)
+        detail = f"from {loser}, whose lease ran out"
+        tell(session, [claim.job_id], "rescued", claim.first_item, runner_id, detail)
         broken.append(Broken(claim, "runner_crashed", f"runner {loser} died or stalled while it ran this"))
     break_off(session, broken, runner_id=runner_id, max_attempts=max_attempts)
     return len(taken)
@@ -73,11 +74,12 @@ def break_off(session: Session, broken: Sequence[Broken], *, runner_id: str, max
     """
     for each in broken:
         claim = each.claim
-        step = decide(claim.attempts, claim.n_items, max_attempts, blames_an_item=each.blames_an_item)
+        step = decide(each.n_failures, claim.n_items, max_attempts, blames_an_item=each.blames_an_item)
         match step:
             case Retry(delay_seconds):
-                if put_back(session, claim, ready_at=utc_now(delay_seconds)):
-                    detail = f"attempt {claim.attempts} of {max_attempts}: {each.reason}"
+                crashes = Chunk.crashes + int(each.blames_an_item)
+                if put_back(session, claim, ready_at=utc_now(delay_seconds), crashes=crashes):
+                    detail = f"failure {each.n_failures} of {max_attempts}: {each.reason}"
                     tell(session, [claim.job_id], "retried", claim.first_item, runner_id, detail)
             case Split():
                 if _split(session, claim, max_attempts):
@@ -90,9 +92,10 @@ def break_off(session: Session, broken: Sequence[Broken], *, runner_id: str, max
 
 
 def _split(session: Session, claim: Claim, max_attempts: int) -> bool:
-    """Makes two queued chunks of a held one, with few attempts left to each; whether it was still held."""
+    """Makes two queued chunks of a held one, with few runs left to each; whether it was still held."""
     half = claim.n_items // 2
-    if not put_back(session, claim, n_items=half, attempts=attempts_behind(half, max_attempts)):
+    behind = crashes_behind(half, max_attempts)
+    if not put_back(session, claim, n_items=half, attempts=behind, crashes=behind):
         return False
     copied = (
         Chunk.job_id,
@@ -104,10 +107,10 @@ def _split(session: Session, claim: Claim, max_attempts: int) -> bool:
         Chunk.status,
     )
     rest = claim.n_items - half
-    behind = attempts_behind(rest, max_attempts)
-    second = select(*copied, Chunk.first_item + half, literal(rest), literal(behind)).where(
+    behind = crashes_behind(rest, max_attempts)
+    second = select(*copied, Chunk.first_item + half, literal(rest), literal(behind), literal(behind)).where(
         Chunk.id == claim.chunk_id
     )
-    names = [column.key for column in copied] + ["first_item", "n_items", "attempts"]
+    names = [column.key for column in copied] + ["first_item", "n_items", "attempts", "crashes"]
     session.execute(insert(Chunk).from_select(names, second))
     return True

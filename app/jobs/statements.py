@@ -44,7 +44,9 @@ _due = select(_chunks.c.id).where(
     _chunks.c.ready_at <= utc_now(),
 )
 
-HEAD_OF_QUEUE = _due.with_only_columns(*_in_turn).order_by(*_in_turn).limit(1)
+HEAD_OF_QUEUE = (
+    _due.with_only_columns(*_in_turn, _chunks.c.crashes, _chunks.c.n_items).order_by(*_in_turn).limit(1)
+)
 
 _next = (
     _due.order_by(*_in_turn)
@@ -76,6 +78,7 @@ TAKEN_CHUNKS = (
         _chunks.c.first_item,
         _chunks.c.n_items,
         _chunks.c.attempts,
+        _chunks.c.crashes,
         _stored.c.first_item.label("stored_first"),
         _stored.c.n_items.label("n_stored"),
         _stored.c["items"].label("payload"),
@@ -95,6 +98,25 @@ BEGIN_JOBS = (
     update(_jobs)
     .where(_jobs.c.id.in_(_job_ids), _jobs.c.status == JobState.QUEUED)
     .values(status=JobState.RUNNING, started_at=utc_now())
+)
+
+_held = (
+    select(_chunks.c.id)
+    .where(
+        _chunks.c.runner_id == bindparam("the_runner_id"),
+        _chunks.c.status == _RUNNING,
+        _chunks.c.id.not_in(bindparam("hung", expanding=True)),
+    )
+    # As the loop locks them, which ends chunks at the same time.
+    .suffix_with("ORDER BY chunks.id FOR NO KEY UPDATE", dialect="postgresql")
+    .cte("held")
+    .prefix_with("MATERIALIZED", dialect="postgresql")
+)
+RENEW = (
+    update(_chunks)
+    .where(_chunks.c.id.in_(select(_held.c.id)), _chunks.c.status == _RUNNING)
+    .values(lease_until=utc_now(bindparam("lease_seconds")))
+    .returning(_chunks.c.id, _chunks.c.epoch)
 )
 
 LOCK_RUNNING_CHUNKS = (
@@ -133,9 +155,7 @@ COUNT_ENDED_ITEMS = (
         )
     )
 )
-JOBS = select(_jobs.c.id, _jobs.c.status, _jobs.c.priority, _jobs.c.n_errored, _jobs.c.max_errors).where(
-    _jobs.c.id.in_(_job_ids)
-)
+JOBS = select(_jobs.c.id, _jobs.c.status, _jobs.c.priority, _jobs.c.error).where(_jobs.c.id.in_(_job_ids))
 _pending = (
     select(_chunks.c.id)
     .where(_chunks.c.job_id == bindparam("the_job_id"), _chunks.c.status == _PENDING)

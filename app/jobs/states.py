@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, literal
+from sqlalchemy import ColumnElement, Text, case, cast, literal
 
 from app.columns import UtcDateTime, utc_now
 from app.tables import Job, JobState
@@ -26,15 +26,23 @@ def counted(
 ) -> dict[str, Any]:
     """The columns of a job to set when so many more of its items have ended.
 
-    When with these every item has ended, so has the job: then its status tells how, else it is `otherwise`.
+    When with these every item has ended, so has the job: then its status tells how, else it is `otherwise`. A job that
+    has more item errors than it allows gets an `error` that says so, unless it was canceled before.
     """
     job = Job.__table__.c
     n_succeeded = job.n_succeeded + succeeded
     n_errored = job.n_errored + errored
     n_canceled = job.n_canceled + canceled
     has_ended = n_succeeded + n_errored + n_canceled == job.n_items
+    error = case(
+        (job.error.is_not(None) | (n_canceled > 0), job.error),
+        (
+            n_errored > job.max_errors,
+            cast(n_errored, Text) + " items failed, and max_errors is " + cast(job.max_errors, Text),
+        ),
+    )
     outcome = case(
-        (job.error.is_not(None), JobState.FAILED.value),
+        (error.is_not(None), JobState.FAILED.value),
         ((n_canceled > 0) & (job.expires_at <= utc_now()), JobState.EXPIRED.value),
         (n_canceled > 0, JobState.CANCELED.value),
         (n_errored == 0, JobState.SUCCEEDED.value),
@@ -47,6 +55,7 @@ def counted(
         "n_canceled": n_canceled,
         "status": case((has_ended, outcome), else_=otherwise),
         "finished_at": case((has_ended, utc_now()), else_=None),
+        "error": error,
     }
 
 

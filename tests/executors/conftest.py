@@ -49,7 +49,7 @@ class Lab:
     def run(self, *chunks: Sequence[Any]) -> list[Done | Failed | Broken]:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
         claims = [
-            Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, payload(acts))
+            Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
             for number, acts in enumerate(chunks)
         ]
         futures = [self.executor.submit(self.served, claim, Stopwatch()) for claim in claims]

@@ -67,10 +67,13 @@ class Workshop:
         return job_id
 
     def claim(self, limit: int = 1, *, runner_id: str | None = None, queue_name: str = QUEUE) -> list[Claim]:
+        runner_id = runner_id or new_id()
         with self.database.writing() as session:
-            return queue.claim(
-                session, queue=queue_name, runner_id=runner_id or new_id(), limit=limit, lease_seconds=60
+            claims = queue.claim(
+                session, queue=queue_name, runner_id=runner_id, limit=limit, lease_seconds=60
             )
+            queue.begin(session, claims, runner_id=runner_id)
+        return claims
 
     def finish(self, *results: Done | Failed) -> set[tuple[int, int]]:
         with self.database.writing() as session:

@@ -101,7 +101,7 @@ class QueueModel:
             if not self.is_held(claim):
                 continue
             step = decide(
-                claim.attempts, claim.n_items, self.max_attempts, blames_an_item=each.blames_an_item
+                each.n_failures, claim.n_items, self.max_attempts, blames_an_item=each.blames_an_item
             )
             if isinstance(step, Retry | Split):
                 self._put_back(claim)
@@ -186,7 +186,8 @@ class QueueModel:
     def _end(self, job: JobModel, now: datetime) -> None:
         if job.count(WAITING) or job.count(RUNNING):
             return
-        if job.has_error:
+        is_hopeless = job.max_errors is not None and job.count(ERRORED) > job.max_errors
+        if job.has_error or (is_hopeless and not job.count(CANCELED)):
             job.status = "failed"
         elif job.count(CANCELED):
             job.status = "expired" if job.expires_at and job.expires_at <= now else "canceled"

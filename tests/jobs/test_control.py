@@ -76,6 +76,32 @@ def test_more_item_errors_than_allowed_end_a_job_early_with_its_outputs_kept(wor
     workshop.check_books()
 
 
+def test_a_job_whose_last_chunk_has_the_error_too_many_fails(workshop: Workshop) -> None:
+    job_id = workshop.enqueue(n_items=6, chunk_items=2, max_errors=1)
+    first, second, last = workshop.claim(limit=3)
+    workshop.finish(done(first, 0), done(second))
+
+    workshop.finish(done(last, 1))
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["error"]) == ("failed", "2 items failed, and max_errors is 1")
+    assert (job["n_succeeded"], job["n_errored"], job["n_canceled"]) == (4, 2, 0)
+    assert workshop.predicted(job_id) == [1, 2, 3, 4]
+    workshop.check_books()
+
+
+def test_a_canceled_job_stays_canceled_whatever_fails_in_it_then(workshop: Workshop) -> None:
+    job_id = workshop.enqueue(n_items=6, chunk_items=2, window=2, max_errors=1)
+    first, second = workshop.claim(limit=2)
+    workshop.cancel(job_id)
+
+    workshop.finish(done(first, 0, 1), done(second, 0, 1))
+
+    job = workshop.job(job_id)
+    assert (job["status"], job["error"], job["n_errored"]) == ("canceled", None, 4)
+    workshop.check_books()
+
+
 def test_max_errors_of_zero_ends_a_job_at_its_first_error(workshop: Workshop) -> None:
     job_id = workshop.enqueue(n_items=5, max_errors=0)
     assert workshop.run_all(1, limit=1) == [0, 1]

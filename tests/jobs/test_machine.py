@@ -88,6 +88,7 @@ class QueueMachine(RuleBasedStateMachine):
             claims = queue.claim(
                 session, queue=QUEUE, runner_id=runner_id, limit=limit, lease_seconds=LEASE_SECONDS
             )
+            queue.begin(session, claims, runner_id=runner_id)
         assert len(claims) <= limit
         for claim in claims:
             items = range(claim.first_item, claim.first_item + claim.n_items)

@@ -69,7 +69,7 @@ def test_a_rescue_tells_both_runners_names(workshop: Workshop) -> None:
     assert {str(event["runner_id"]) for event in rescued} == {rescuer}
     assert {event["detail"] for event in rescued} == {f"from {loser_name}, whose lease ran out"}
     retried = [event["detail"] for event in events if event["event"] == "retried"]
-    assert retried == [f"attempt 1 of 3: runner {loser_name} died or stalled while it ran this"] * 2
+    assert retried == [f"failure 1 of 3: runner {loser_name} died or stalled while it ran this"] * 2
 
 
 def test_a_stale_runner_can_write_nothing_after_a_rescue(workshop: Workshop) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import URL, text
 from app.db import Database
 from tests.jobs.conftest import Workshop
 from tests.outage.postgres import own_postgres
-from tests.outage.test_http import terminate
+from tests.outage.test_http import limited, terminate
 from tests.runner.conftest import Bench, Stage
 from tests.waiting import wait_until
 
@@ -79,6 +79,18 @@ def test_another_process_locks_the_sqlite_file(
             other.execute("BEGIN EXCLUSIVE")
             threading.Event().wait(1.0)  # several times what a writer waits
             other.execute("ROLLBACK")
+
+    run_through(database, outage)
+    database.dispose()
+
+
+def test_the_disk_is_full(sqlite_url: URL, away: None) -> None:
+    database = Database(sqlite_url)
+
+    def outage() -> None:
+        limit = limited(database, 0)
+        threading.Event().wait(1.0)  # while the runner would like to write outputs
+        limit(1 << 30)
 
     run_through(database, outage)
     database.dispose()

@@ -52,6 +52,20 @@ def test_a_job_of_another_process_starts_at_once(
     workshop.check_books()
 
 
+def test_a_job_that_is_retried_elsewhere_starts_at_once(
+    workshop: Workshop, bench: Bench, wait_for_job: WaitForJob
+) -> None:
+    elsewhere = Workshop(Database(bench.database.url), workshop.select_all)
+    job_id = workshop.enqueue(n_items=2)
+    workshop.cancel(job_id)
+    with bench.running(bench.make(has_threads=True, poll_seconds=60.0)):
+        first = workshop.enqueue(n_items=1)
+        wait_for_job(first)
+        elsewhere.retry(job_id)
+        assert wait_for_job(job_id, SOON_SECONDS)["status"] == "succeeded"
+    elsewhere.database.dispose()
+
+
 def test_a_job_of_another_engine_starts_at_once(
     workshop: Workshop, bench: Bench, wait_for_job: WaitForJob
 ) -> None:
