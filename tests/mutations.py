@@ -114,7 +114,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what hangs is not renewed",
-        ((QUEUE, ", Chunk.id.not_in(hung)", ""),),
+        ((STATEMENTS, '        _chunks.c.id.not_in(bindparam("hung", expanding=True)),\n', ""),),
         "tests/jobs/test_rescue.py",
         "hangs",
     ),

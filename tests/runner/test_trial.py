@@ -47,6 +47,8 @@ def test_a_chunk_on_trial_waits_until_nothing_else_runs_and_no_longer(
     bench.executor.run(1)
     runner.tick()
     assert running(workshop) == [(first, 1)], "the queue is long, but its head is on trial"
+    waiting = workshop.select_all("SELECT epoch FROM chunks WHERE job_id = :id", id=suspect)
+    assert [row["epoch"] for row in waiting] == [0], "it was claimed only to be given back"
     bench.executor.run(1)
     runner.tick()
     assert running(workshop) == [(suspect, 0)]
