@@ -6,10 +6,13 @@ loads, a job instead of an answer) the Flask app does, by the same functions.
 """
 
 import asyncio
+import string
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 from a2wsgi import WSGIMiddleware
 from flask import Flask
@@ -34,6 +37,9 @@ ARTICLE_PATH = "/prediction/online"
 BEFORE_MODEL, AFTER_MODEL = "/v1/models/", "/predict"
 MAX_LOOP_BYTES = 256 * 1024
 """Longer bodies are parsed by a thread: on the loop, every other request would wait a millisecond for each of them."""
+WATCH_SECONDS = 0.05
+"""How often calls that wait are looked at: so much later than its time may one be given up."""
+CUT_SHORT = "the connection closed before the whole body had arrived"
 HUNG_UP = "twofold.hung_up"
 
 
@@ -96,7 +102,9 @@ class FastLane:
             question = question_of(body, served, self._max_depth, is_article=is_article)
             seconds = preference.seconds(self._here.settings.online_timeout_seconds)
             try:
-                predictions = await self._predict(question, seconds)
+                predictions = await self._mailbox().predict(
+                    self._here.registry.batcher(served), question, seconds
+                )
             except Overdue:
                 if preference.wait_seconds is not None:
                     await self._slow_lane({**scope, OVERDUE: True}, _again(body, receive), send)
@@ -110,54 +118,65 @@ class FastLane:
                 document = problems.document(told, path=scope["path"], request_id=request_id)
             await _send(send, told.status, request_id, problems.MEDIA_TYPE.encode(), document, told)
 
-    async def _predict(self, question: Question, seconds: float) -> list[JsonObject]:
+    def _mailbox(self) -> "Mailbox":
         loop = asyncio.get_running_loop()
-        mailbox = self._mailboxes.get(loop) or self._mailboxes.setdefault(loop, Mailbox(loop))
-        batcher = self._here.registry.batcher(question.served)
-        return await mailbox.predict(batcher, question, seconds)
+        return self._mailboxes.get(loop) or self._mailboxes.setdefault(loop, Mailbox(loop))
 
 
 class Mailbox:
     """Where the threads of batchers put what the coroutines of one loop wait for.
 
-    However many answers a batch has, the loop is woken once for them.
+    However many answers a batch has, the loop is woken once for them. However many calls wait, one timer looks after
+    their time: one for each, set and canceled, took a tenth of a request.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._arrived: deque[asyncio.Future[None]] = deque()
-        self._is_awaited = False
+        self._awaited: dict[Call, asyncio.Future[None]] = {}
+        self._answered: deque[Call] = deque()
+        self._is_rung = self._is_watched = False
 
     async def predict(self, batcher: Batcher, question: Question, seconds: float) -> list[JsonObject]:
         """As `Batcher.predict`. If this coroutine is canceled, because its client hung up, the call is withdrawn."""
-        answered: asyncio.Future[None] = self._loop.create_future()
-        call = Call(
-            question.items,
-            question.loaded,
-            seconds=seconds,
-            wake=lambda: self._put(answered),
-        )
+        call = Call(question.items, question.loaded, seconds=seconds, wake=self._put)
         batcher.submit(call)
-        timer = self._loop.call_later(seconds, _settle, answered)
+        self._awaited[call] = future = self._loop.create_future()
+        if not self._is_watched:
+            self._watch()
         try:
-            await answered
+            await future
         finally:
-            timer.cancel()
+            del self._awaited[call]
             if not call.is_answered:
                 batcher.withdraw(call)
         return call.result()
 
-    def _put(self, answered: asyncio.Future[None]) -> None:
-        """For threads. The answer is in before the flag is read, and `_deliver` lowers the flag before it looks."""
-        self._arrived.append(answered)
-        if not self._is_awaited:
-            self._is_awaited = True
+    def _put(self, call: Call) -> None:
+        """For threads. The call is in before the flag is read, and `_deliver` lowers the flag before it looks."""
+        self._answered.append(call)
+        if not self._is_rung:
+            self._is_rung = True
             self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._is_awaited = False
-        while self._arrived:
-            _settle(self._arrived.popleft())
+        self._is_rung = False
+        while self._answered:
+            self._settle(self._answered.popleft())
+
+    def _watch(self) -> None:
+        """Ends what has waited too long, every now and then for as long as anything waits."""
+        now = time.monotonic()
+        for call in list(self._awaited):
+            if call.expires_at <= now:
+                self._settle(call)
+        self._is_watched = bool(self._awaited)
+        if self._is_watched:
+            self._loop.call_later(WATCH_SECONDS, self._watch)
+
+    def _settle(self, call: Call) -> None:
+        future = self._awaited.get(call)
+        if future is not None and not future.done():
+            future.set_result(None)
 
 
 class SlowLane:
@@ -175,10 +194,12 @@ class SlowLane:
             message = await receive()
             if message["type"] == "http.disconnect":  # the adapter would take it for the end of the body
                 hung_up.set()
-                raise BrokenPipeError("the client hung up")
+                raise BrokenPipeError(CUT_SHORT)
             return message
 
-        run = self._adapter({**scope, HUNG_UP: hung_up}, receive_all, send)  # type: ignore[arg-type]  # ASGI, typed otherwise
+        query = quote_from_bytes(scope["query_string"], safe=string.punctuation).encode()
+        heard = {**scope, HUNG_UP: hung_up, "query_string": query}  # ASCII: the adapter takes no other
+        run = self._adapter(heard, receive_all, send)  # type: ignore[arg-type]  # ASGI, typed otherwise
         task = asyncio.ensure_future(run)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -223,7 +244,7 @@ async def _body(receive: Receive) -> bytes:
         if not message.get("more_body"):
             return b"".join(parts)
         message = await receive()
-    raise BadRequest("the connection closed before the whole body had arrived")
+    raise BadRequest(CUT_SHORT)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
@@ -253,8 +274,3 @@ async def _send(
         headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _settle(answered: asyncio.Future[None]) -> None:
-    if not answered.done():
-        answered.set_result(None)

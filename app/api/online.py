@@ -16,7 +16,7 @@ from app.api.services import services
 from app.errors import Overdue
 from app.models import JsonObject
 from app.models.batcher import never
-from app.models.served import ServedModel, answers
+from app.models.served import ServedModel
 from app.predictions import accept, encode
 
 LOAD_WAIT_SECONDS = 30.0
@@ -35,8 +35,10 @@ class Question:
     is_article: bool
 
     def answered(self, predictions: list[JsonObject]) -> bytes:
-        """The body that answers it."""
-        answer: JsonObject = {"prediction": answers(self.items, predictions)}
+        """The body that answers it; once, since the items become the answers."""
+        for item, prediction in zip(self.items, predictions, strict=True):
+            item.update(prediction)
+        answer: JsonObject = {"prediction": self.items}
         if not self.is_article:
             declared = self.served.declaration
             answer |= {"model": declared.name, "version": declared.version}

@@ -136,7 +136,10 @@ class ServedModel:
     def _predict_in_batches(
         self, model: Model, items: Sequence[JsonObject], loaded: list[JsonObject]
     ) -> list[JsonObject]:
-        size, predictions = self.declaration.max_batch_size, []
+        size = self.declaration.max_batch_size
+        if len(items) <= size:
+            return contract.checked(model.predict(loaded), items, self._prediction_fields, self._load_item)
+        predictions = []
         for start in range(0, len(items), size):
             batch = slice(start, start + size)
             predictions += contract.checked(
