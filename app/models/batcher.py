@@ -193,8 +193,9 @@ class Batcher:
         if len(calls) == 1:
             return self._served.predict(calls[0].items, calls[0].loaded)
         items = list(chain.from_iterable(call.items for call in calls))
-        loaded = [item for call in calls if call.loaded is not None for item in call.loaded]
-        return self._served.predict(items, loaded if len(loaded) == len(items) else None)
+        loaded = [call.loaded for call in calls if call.loaded is not None]
+        are_all_loaded = len(loaded) == len(calls)
+        return self._served.predict(items, list(chain.from_iterable(loaded)) if are_all_loaded else None)
 
     def _answer_failed(self, calls: list[Call], error: ServingError) -> None:
         if len(calls) == 1:

@@ -8,17 +8,17 @@ from typing import Any
 
 from flask import Flask
 
-from app.fast_lane import FastLane
+from app.lanes.loop import LoopLane
 
 BLOCK_BYTES = 16 * 1024
 
 
 class Gateway:
-    """The fast lane around a Flask app, on an event loop in a thread of its own. Whoever closes a response hangs up."""
+    """The loop's lane around a Flask app, in a thread of its own. Whoever closes a response hangs up."""
 
     def __init__(self, flask: Flask) -> None:
         self.config, self.extensions = flask.config, flask.extensions
-        self._app = FastLane(flask)
+        self._app = LoopLane(flask)
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="event loop", daemon=True).start()
 
