@@ -85,10 +85,13 @@ soak: $(DEVELOPING) ## Kill processes at random while jobs run (ARGS="--kills 20
 LOCK = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet
 
+# All extras but transformers, whose torch is a CUDA build of several GB: `make lock` must not bring that to everyone.
+EXTRAS = $(patsubst %,--extra %,s3 http joblib skops onnx mlflow remote)
+
 lock: ## Renew requirements/*.txt from pyproject.toml (needs uv; ARGS=--upgrade for new versions)
 	@command -v $(UV) >/dev/null || { echo 'make: lock needs uv: pip install uv, or make lock UV=path/to/uv' >&2; exit 1; }
 	$(LOCK) $(ARGS) --group build -o requirements/base.txt
-	$(LOCK) $(ARGS) --group dev -c requirements/base.txt -o requirements/dev.txt
+	$(LOCK) $(ARGS) --group dev $(EXTRAS) -c requirements/base.txt -o requirements/dev.txt
 	@! grep -n '://' requirements/*.txt || { echo 'make: an address in a locked file: take it out' >&2; exit 1; }
 
 clean: ## Remove .venv and what the tools left; the database stays

@@ -13,14 +13,28 @@ from typing import Any, NoReturn
 from app.errors import ConfigurationError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-KEYS = ("name", "version", "class", "artifact", "options", "default", "concurrency", "chunk_timeout_seconds")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+KEYS = (
+    "name",
+    "version",
+    "class",
+    "artifact",
+    "sha256",
+    "options",
+    "default",
+    "concurrency",
+    "chunk_timeout_seconds",
+)
+PROTOCOL_EXTRAS = {"s3": "s3", "gs": "gcs", "https": "http", "http": "http"}
+"""From where artifacts are fetched, each with the extra that does it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """One version of one model: an entry of `models.toml`.
 
-    `class_path` is `module:Class`. `artifact` is a local path as written, taken from the working directory.
+    `class_path` is `module:Class`. `artifact` is a local path as written, taken from the working
+    directory, or an address; `sha256` is the digest that it must have, in lower-case hex.
     `default` is true for exactly one version of each name: the one a caller gets who names no version.
     `concurrency` is how many threads of one process may be inside `predict` at once. A chunk of a job that takes
     longer than `chunk_timeout_seconds` is given up; None lets it take any time.
@@ -34,6 +48,7 @@ class Declaration:
     default: bool
     concurrency: int
     chunk_timeout_seconds: float | None = None
+    sha256: str | None = None
 
 
 def read_declarations(path: Path) -> tuple[Declaration, ...]:
@@ -78,6 +93,7 @@ def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
         version=_name(label, "version", entry),
         class_path=_class_path(label, entry),
         artifact=_artifact(label, entry),
+        sha256=_sha256(label, entry),
         options=_options(label, entry),
         default=_default(label, entry),
         concurrency=_concurrency(label, entry),
@@ -116,8 +132,29 @@ def _artifact(label: str, entry: dict[str, Any]) -> str | None:
     if "artifact" not in entry:
         return None
     value = _text(label, "artifact", entry)
-    if not value or "://" in value:
-        _refuse(f"{label}: artifact {value!r} is no local path: name a file or directory of this machine")
+    protocol, is_address, rest = value.partition("://")
+    if not value or (protocol == "file" and not rest.startswith("/")):
+        _refuse(
+            f"{label}: artifact {value!r} is no path: name a file or directory of this machine, or an address"
+        )
+    if is_address and protocol not in {"file", *PROTOCOL_EXTRAS}:
+        known = ", ".join(f"{each}://" for each in ("file", *PROTOCOL_EXTRAS))
+        _refuse(f"{label}: artifact {value!r} has an unknown protocol: use a local path, or one of {known}")
+    if protocol == "http" and "sha256" not in entry:
+        _refuse(
+            f'{label}: artifact comes over http, where anybody may change it: use https, or add sha256 = "…"'
+        )
+    return value
+
+
+def _sha256(label: str, entry: dict[str, Any]) -> str | None:
+    if "sha256" not in entry:
+        return None
+    value = _text(label, "sha256", entry).lower()
+    if not SHA256.fullmatch(value):
+        _refuse(f"{label}: sha256 {value!r} is no digest: write the 64 hex digits that sha256sum prints")
+    if "artifact" not in entry:
+        _refuse(f'{label}: has sha256 but no artifact: add artifact = "…", or take sha256 out')
     return value
 
 

@@ -54,6 +54,7 @@ def test_list_as_json_has_the_keys_of_the_file(twofold: Twofold, models_file: Pa
         "options": {},
         "concurrency": 1,
         "chunk_timeout_seconds": None,
+        "sha256": None,
     }
     assert second["options"] == {"words": ["a", "b"]}
 
