@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from app.errors import ConfigurationError
+from app.models.adapters import ADAPTERS
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -18,6 +19,7 @@ KEYS = (
     "name",
     "version",
     "class",
+    "adapter",
     "artifact",
     "sha256",
     "options",
@@ -33,7 +35,7 @@ PROTOCOL_EXTRAS = {"s3": "s3", "gs": "gcs", "https": "http", "http": "http"}
 class Declaration:
     """One version of one model: an entry of `models.toml`.
 
-    `class_path` is `module:Class`. `artifact` is a local path as written, taken from the working
+    `class_path` is `module:Class`, of an adapter its own. `artifact` is a local path as written, taken from the working
     directory, or an address; `sha256` is the digest that it must have, in lower-case hex.
     `default` is true for exactly one version of each name: the one a caller gets who names no version.
     `concurrency` is how many threads of one process may be inside `predict` at once. A chunk of a job that takes
@@ -112,11 +114,24 @@ def _name(label: str, key: str, entry: dict[str, Any]) -> str:
 
 
 def _class_path(label: str, entry: dict[str, Any]) -> str:
+    if "adapter" in entry:
+        return _adapter_path(label, entry)
+    if "class" not in entry:
+        _refuse(f'{label}: has no class and no adapter: add class = "package.module:Class"')
     value = _text(label, "class", entry)
     module, colon, name = value.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         _refuse(f"{label}: class {value!r} is no class path: write 'package.module:Class'")
     return value
+
+
+def _adapter_path(label: str, entry: dict[str, Any]) -> str:
+    if "class" in entry:
+        _refuse(f"{label}: has both class and adapter: keep one")
+    value = _text(label, "adapter", entry)
+    if value not in ADAPTERS:
+        _refuse(f"{label}: adapter {value!r} is unknown: known are {', '.join(ADAPTERS)}")
+    return ADAPTERS[value]
 
 
 def _text(label: str, key: str, entry: dict[str, Any]) -> str:

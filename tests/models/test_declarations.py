@@ -32,6 +32,12 @@ def test_an_entry_with_every_key(tmp_path: Path) -> None:
     )
 
 
+def test_an_adapter_stands_for_its_class(tmp_path: Path) -> None:
+    (declaration,) = read_declarations(write(tmp_path, ENTRY.replace('class = "m:C"', 'adapter = "onnx"')))
+
+    assert declaration.class_path == "app.models.adapters.onnx:Onnx"
+
+
 def test_the_only_version_is_the_default_and_other_keys_are_optional(tmp_path: Path) -> None:
     (declaration,) = read_declarations(write(tmp_path, ENTRY))
 
@@ -71,7 +77,13 @@ SECOND = ENTRY.replace('"1"', '"2"')
         (ENTRY + '[service]\nname = "x"', "'service'", "only [[model]] entries"),
         (ENTRY.replace('name = "a"\n', ""), "number 1: has no name", 'add name = "…"'),
         (ENTRY.replace('version = "1"\n', ""), "number 1 ('a'): has no version", 'add version = "…"'),
-        (ENTRY.replace('class = "m:C"\n', ""), "number 1 ('a'): has no class", 'add class = "…"'),
+        (
+            ENTRY.replace('class = "m:C"\n', ""),
+            "number 1 ('a'): has no class and no adapter",
+            'add class = "',
+        ),
+        (ENTRY + 'adapter = "onnx"\n', "has both class and adapter", "keep one"),
+        (ENTRY.replace("class", "adapter"), "adapter 'm:C' is unknown", "known are joblib, skops, onnx"),
         (ENTRY.replace('"1"', "1"), "version is 1", "put it in quotes"),
         (ENTRY.replace('"a"', '"Senti ment"'), "name 'Senti ment'", "a-z"),
         (ENTRY.replace('"a"', f'"{"a" * 64}"'), "is no name", "1 to 63"),

@@ -1,0 +1,203 @@
+"""Estimators: what is served of a fitted scikit-learn estimator or pipeline, from whichever file it came."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from marshmallow import Schema, fields, validate
+
+from app.models import JsonObject
+from app.models.adapters.fields import Field, column, make_schema, scalar_field
+from app.models.contract import ContractError
+from app.models.extras import needs
+
+with needs("joblib"):
+    import numpy as np
+    import pandas as pd
+    from sklearn.base import is_classifier, is_regressor
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+    from sklearn.utils import get_tags
+
+Kinds = dict[str, tuple[str, bool]]
+"""Of each column, its kind and whether it may be null."""
+
+
+class Estimator:
+    """A model around an estimator, set up by `serve` in the `load` of the class that has read it.
+
+    Items are records of the columns that it was fitted with (`feature_names_in_`), handed over as a DataFrame. Fitted
+    without names, it takes `{"features": [numbers]}`; where it begins with a text vectorizer, `{"text": "…"}`; where
+    with a DictVectorizer, any record.
+    """
+
+    Item: type[Schema] | None = None
+    Prediction: type[Schema] | None = None
+
+    def serve(self, estimator: Any, *, probabilities: bool, columns: Mapping[str, str] | None) -> None:
+        if not callable(getattr(estimator, "predict", None)):
+            raise ContractError(f"artifact holds a {type(estimator).__name__}, which has no predict")
+        self._estimator = estimator
+        self._classes = _classes(estimator) if probabilities else None
+        first = _first_step(estimator)
+        tags = _input_tags(first)
+        self._kinds: Kinds = {}
+        self._input: Callable[[Sequence[JsonObject]], Any] = list
+        names = [str(name) for name in getattr(estimator, "feature_names_in_", ())] or list(columns or ())
+        if names:
+            derived = _kinds(first, names)
+            self._kinds = {
+                name: ((columns or {}).get(name, kind), is_nullable)
+                for name, (kind, is_nullable) in derived.items()
+            }
+            if unknown := set(columns or ()) - set(names):
+                raise ContractError(f"columns names {sorted(unknown)}, but the model has {names}")
+            self._input = self._frame if hasattr(estimator, "feature_names_in_") else self._rows
+            self.Item = make_schema(
+                "Item",
+                {
+                    name: scalar_field(kind, is_nullable=nullable)
+                    for name, (kind, nullable) in self._kinds.items()
+                },
+            )
+        elif tags is not None and tags.string and not tags.two_d_array:
+            self._input = lambda items: column(items, "text")
+            self.Item = make_schema("Item", {"text": fields.String(required=True)})
+        elif hasattr(estimator, "n_features_in_"):
+            inner = fields.Float(allow_none=tags is not None and tags.allow_nan)
+            length = validate.Length(equal=int(estimator.n_features_in_))
+            self._input = lambda items: np.array(column(items, "features"), dtype=float)
+            self.Item = make_schema("Item", {"features": fields.List(inner, required=True, validate=length)})
+        self.Prediction = _prediction_schema(estimator, with_probabilities=probabilities)
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        """`prediction` as the estimator's `predict` says and, if asked for, `probabilities` by class."""
+        given = self._input(items)
+        predicted = np.asarray(self._estimator.predict(given)).tolist()
+        if self._classes is None:
+            return [{"prediction": value} for value in predicted]
+        likely = np.asarray(self._estimator.predict_proba(given)).tolist()
+        return [
+            {"prediction": value, "probabilities": dict(zip(self._classes, row, strict=True))}
+            for value, row in zip(predicted, likely, strict=True)
+        ]
+
+    def _frame(self, items: Sequence[JsonObject]) -> Any:
+        return pd.DataFrame(
+            {name: _series(column(items, name), kind) for name, (kind, _) in self._kinds.items()}
+        )
+
+    def _rows(self, items: Sequence[JsonObject]) -> list[tuple[Any, ...]]:
+        """In the order of `columns`, for an estimator that was fitted without names."""
+        return list(zip(*(column(items, name) for name in self._kinds), strict=True))
+
+
+def _series(values: list[Any], kind: str) -> Any:
+    """A column as it would have been for `fit`: numbers are floats however many nulls are among them."""
+    dtype = {"number": "float64", "string": object}.get(kind)
+    return pd.Series(values, dtype=dtype)
+
+
+def _first_step(estimator: Any) -> Any:
+    """What gets the items: inside pipelines and searches, the first step that does something."""
+    while True:
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif isinstance(estimator, Pipeline):
+            steps = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
+            if not steps:
+                return estimator
+            estimator = steps[0]
+        else:
+            return estimator
+
+
+def _kinds(first: Any, names: Sequence[str]) -> Kinds:
+    """The kind of each column; of those that go to several transformers, the strictest."""
+    if not isinstance(first, ColumnTransformer):
+        return _kinds_of(first, names)
+    kinds: Kinds = {}
+    for _, transformer, chosen in first.transformers_:
+        if isinstance(transformer, str):
+            continue  # "drop" and "passthrough" tell nothing
+        wanted = [chosen] if isinstance(chosen, str) else np.array(names)[_places(names, chosen)].tolist()
+        step = _first_step(transformer)
+        for name, kind in _kinds(step, wanted).items():
+            if kinds.get(name, ("any", True))[0] == "any":
+                kinds[name] = kind
+    return {name: kinds.get(name, ("any", True)) for name in names}
+
+
+def _places(names: Sequence[str], chosen: Any) -> Any:
+    """What a ColumnTransformer was told to take, as something that picks from an array."""
+    chosen = list(chosen) if not isinstance(chosen, slice | int) else chosen
+    if isinstance(chosen, list) and chosen and isinstance(chosen[0], str):
+        return [names.index(name) for name in chosen]
+    if isinstance(chosen, slice) and any(isinstance(end, str) for end in (chosen.start, chosen.stop)):
+        start = None if chosen.start is None else names.index(chosen.start)
+        stop = None if chosen.stop is None else names.index(chosen.stop) + 1
+        return slice(start, stop)  # labels are sliced to the last one, included
+    return [chosen] if isinstance(chosen, int) else chosen
+
+
+def _kinds_of(step: Any, names: Sequence[str]) -> Kinds:
+    """The kind of the columns that all go to one step, by its tags and, of an encoder, by its categories."""
+    categories = getattr(step, "categories_", None)
+    if categories is not None and len(categories) == len(names):
+        kinds = [_kind_of_categories(np.asarray(known)) for known in categories]
+        return {name: (kind, True) for name, kind in zip(names, kinds, strict=True)}
+    tags = _input_tags(step)
+    if tags is None:
+        return dict.fromkeys(names, ("any", True))
+    if tags.string:
+        return dict.fromkeys(names, ("string", False))
+    has_categories = tags.categorical or getattr(step, "is_categorical_", None) is not None
+    kind = "any" if has_categories or isinstance(step, Pipeline) else "number"
+    return dict.fromkeys(names, (kind, bool(tags.allow_nan) or kind == "any"))
+
+
+def _kind_of_categories(known: Any) -> str:
+    if known.dtype.kind in "iuf":
+        return "number"
+    return "string" if all(isinstance(each, str | None) for each in known.tolist()) else "any"
+
+
+def _input_tags(step: Any) -> Any:
+    """What scikit-learn knows of a step's input; None if the step says nothing, or checks nothing."""
+    try:
+        tags = get_tags(step)
+    except (AttributeError, TypeError):
+        return None  # of a library that does not inherit BaseEstimator
+    return None if tags.no_validation else tags.input_tags
+
+
+def _classes(estimator: Any) -> list[str]:
+    if not callable(getattr(estimator, "predict_proba", None)):
+        raise ContractError(
+            f"{type(estimator).__name__} has no predict_proba: take probabilities out of options in models.toml"
+        )
+    classes = estimator.classes_
+    if isinstance(classes, list):
+        raise ContractError(
+            "it has several outputs, each with classes of its own: take probabilities out of options"
+        )
+    return [str(each) for each in classes.tolist()]
+
+
+def _prediction_schema(estimator: Any, *, with_probabilities: bool) -> type[Schema]:
+    inner: Field = fields.Raw()
+    classes = getattr(estimator, "classes_", None)
+    if is_regressor(estimator):
+        inner = fields.Float()
+    elif is_classifier(estimator) and classes is not None and not isinstance(classes, list):
+        inner = _field_of_classes(np.asarray(classes).tolist())
+    declared: dict[str, Field] = {"prediction": inner}
+    if with_probabilities:
+        declared["probabilities"] = fields.Dict(keys=fields.String(), values=fields.Float())
+    return make_schema("Prediction", declared)
+
+
+def _field_of_classes(classes: Sequence[object]) -> Field:
+    for kind, field in ((bool, fields.Boolean), (int, fields.Integer), (str, fields.String)):
+        if all(type(each) is kind for each in classes):
+            return field()
+    return fields.Raw()
