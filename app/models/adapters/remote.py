@@ -16,7 +16,7 @@ from app.models.extras import needs
 
 with needs("remote"):
     import urllib3
-    from circuitbreaker import CircuitBreaker, CircuitBreakerError
+    from circuitbreaker import CircuitBreaker
 
 CONNECT_SECONDS = 5.0
 BACKOFF_SECONDS = 0.2
@@ -109,13 +109,11 @@ class Remote:
         return self._protocol.predict(items, lambda body: self._ask("POST", self._protocol.url, body))
 
     def _ask(self, method: str, url: str, body: object) -> Any:
-        try:
-            return self._breaker.call(self._request, method, url, body)
-        except CircuitBreakerError as error:
-            seconds = max(0.0, self._breaker.open_remaining)
-            raise RemoteAway(
-                f"{url} failed {self._breaker.failure_count} times in a row: not asked again for {seconds:.0f} s"
-            ) from error
+        if self._breaker.opened:
+            n, seconds = self._breaker.failure_count, max(0.0, self._breaker.open_remaining)
+            raise RemoteAway(f"{url} failed {n} times in a row: not asked again for {seconds:.0f} s")
+        with self._breaker:
+            return self._request(method, url, body)
 
     def _request(self, method: str, url: str, body: object) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json", **self._token}
