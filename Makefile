@@ -17,10 +17,10 @@ INSTALL = $(PIP) install --progress-bar off --require-hashes -r $(1) \
 	&& touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup serve test mutations lint format bench soak lock clean
+.PHONY: help install setup serve test test-transformers mutations lint format bench soak lock clean
 
 help: ## List these commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 25
 	@echo 'Settings: PYTHON=python3.13 (any command, before the first setup), HOST= and PORT= (serve), ARGS= (test, bench, soak)'
 
 $(BIN)/python:
@@ -62,6 +62,15 @@ serve: $(SERVING) ## Migrate the database, then serve on HOST:PORT (127.0.0.1:80
 test: $(DEVELOPING) ## Run all tests, on SQLite and on PostgreSQL (ARGS="-k fence -x")
 	@$(BIN)/pytest --timeout 120 --numprocesses 2 $(ARGS)
 
+# Outside the locked requirements: torch from PyPI is a CUDA build of several GB. Name another one with TORCH=.
+TORCH ?= torch==2.13.0
+
+test-transformers: $(DEVELOPING) ## Test the adapter transformers, in a .venv-transformers with torch
+	@test -x .venv-transformers/bin/python || $(PYTHON) -m venv .venv-transformers
+	@.venv-transformers/bin/python -m pip --disable-pip-version-check -q install '$(TORCH)' 'transformers>=5.24' pytest pytest-timeout
+	@.venv-transformers/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/base.txt
+	@.venv-transformers/bin/python -m pytest --timeout 120 tests/adapters/check_transformers.py $(ARGS)
+
 mutations: $(DEVELOPING) ## Show that the tests catch each guard of the queue that is removed
 	@$(BIN)/python tests/mutations.py
 
@@ -95,5 +104,5 @@ lock: ## Renew requirements/*.txt from pyproject.toml (needs uv; ARGS=--upgrade 
 	@! grep -n '://' requirements/*.txt || { echo 'make: an address in a locked file: take it out' >&2; exit 1; }
 
 clean: ## Remove .venv and what the tools left; the database stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-transformers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,9 +25,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from app.models import JsonObject
 from tests.adapters.contract import N_ITEMS, Case
+from tests.adapters.texts import texts
 
 CITIES = ["Berlin", "Lagos", "Lima"]
-WORDS = ["good", "bad", "slow", "train", "hotel", "lovely", "cold"]
 
 
 def people(seed: int, *, nulls: bool = True) -> list[JsonObject]:
@@ -40,11 +40,6 @@ def people(seed: int, *, nulls: bool = True) -> list[JsonObject]:
         }
         for _ in range(N_ITEMS)
     ]
-
-
-def texts(seed: int) -> list[JsonObject]:
-    draw = random.Random(seed)
-    return [{"text": " ".join(draw.choices(WORDS, k=draw.randrange(1, 9)))} for _ in range(N_ITEMS)]
 
 
 def points(seed: int) -> list[JsonObject]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from app.errors import ModelFailed
 from app.models.adapters import ADAPTERS
 from app.models.served import ServedModel
 from tests.adapters.cases import fit_points, joblib_columns, mlflow_columns, points
@@ -125,7 +126,7 @@ def ask(model: ServedModel) -> Any:
     """One prediction, or the exception that the adapter raised."""
     try:
         return model.predict([ITEM])
-    except Exception as error:
+    except ModelFailed as error:
         return error.__cause__
 
 

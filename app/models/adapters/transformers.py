@@ -45,7 +45,7 @@ class Transformers:
             tokenizer=str(folder),
             device=device,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True, "local_files_only": True},
+            model_kwargs={"use_safetensors": True},
         )
         self._call = {"batch_size": batch_size, **(call or {})}
         self.Item = make_schema("Item", {"text": fields.String(required=True)})
