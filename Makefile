@@ -57,7 +57,7 @@ serve: export TRY := $(TRY)
 serve: $(SERVING) ## Migrate the database, then serve on HOST:PORT (127.0.0.1:8000)
 	@$(BIN)/twofold db upgrade
 	@echo "$$TRY"
-	@exec $(BIN)/gunicorn -b $(HOST):$(PORT) wsgi:app
+	@exec $(BIN)/gunicorn -b $(HOST):$(PORT) asgi:app
 
 test: $(DEVELOPING) ## Run all tests, on SQLite and on PostgreSQL (ARGS="-k fence -x")
 	@$(BIN)/pytest --timeout 120 --numprocesses 2 $(ARGS)

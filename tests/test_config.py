@@ -49,6 +49,11 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "max_item_bytes": ("9", 9),
         "max_request_bytes": ("10", 10),
         "max_upload_bytes": ("5000000000", 5_000_000_000),
+        "web_threads": ("3", 3),
+        "runner_nice": ("0", 0),
+        "model_threads": ("2", 2),
+        "online_timeout_seconds": ("0.5", 0.5),
+        "access_log": ("on", "on"),
         "log_level": ("debug", "debug"),
         "log_format": ("console", "console"),
     }

@@ -25,8 +25,13 @@ KEYS = (
     "options",
     "default",
     "concurrency",
+    "max_batch_size",
+    "max_waiting_items",
     "chunk_timeout_seconds",
 )
+MAX_BATCH_SIZE = 1024
+"""More than a chunk of a job has by default: only a model that says so is given less at once."""
+MAX_WAITING_ITEMS = 10_000
 PROTOCOL_EXTRAS = {"s3": "s3", "gs": "gcs", "https": "http", "http": "http"}
 """From where artifacts are fetched, each with the extra that does it."""
 
@@ -38,8 +43,10 @@ class Declaration:
     `class_path` is `module:Class`, of an adapter its own. `artifact` is a local path as written, taken from the working
     directory, or an address; `sha256` is the digest that it must have, in lower-case hex.
     `default` is true for exactly one version of each name: the one a caller gets who names no version.
-    `concurrency` is how many threads of one process may be inside `predict` at once. A chunk of a job that takes
-    longer than `chunk_timeout_seconds` is given up; None lets it take any time.
+    `concurrency` is how many threads of one process may be inside `predict` at once, and `max_batch_size` the most
+    items that one call of it gets. Online requests wait for it in each process until they have `max_waiting_items`
+    together; who comes then is turned away. A chunk of a job that takes longer than `chunk_timeout_seconds` is given
+    up; None lets it take any time.
     """
 
     name: str
@@ -49,6 +56,8 @@ class Declaration:
     options: dict[str, Any]
     default: bool
     concurrency: int
+    max_batch_size: int = MAX_BATCH_SIZE
+    max_waiting_items: int = MAX_WAITING_ITEMS
     chunk_timeout_seconds: float | None = None
     sha256: str | None = None
 
@@ -98,7 +107,9 @@ def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
         sha256=_sha256(label, entry),
         options=_options(label, entry),
         default=_default(label, entry),
-        concurrency=_concurrency(label, entry),
+        concurrency=_count(label, "concurrency", "threads", entry, 1),
+        max_batch_size=_count(label, "max_batch_size", "items", entry, MAX_BATCH_SIZE),
+        max_waiting_items=_count(label, "max_waiting_items", "items", entry, MAX_WAITING_ITEMS),
         chunk_timeout_seconds=_chunk_timeout_seconds(label, entry),
     )
 
@@ -189,10 +200,10 @@ def _default(label: str, entry: dict[str, Any]) -> bool:
     return value
 
 
-def _concurrency(label: str, entry: dict[str, Any]) -> int:
-    value = entry.get("concurrency", 1)
+def _count(label: str, key: str, things: str, entry: dict[str, Any], default: int) -> int:
+    value = entry.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        _refuse(f"{label}: concurrency is {value!r}: write a whole number of threads, 1 or more")
+        _refuse(f"{label}: {key} is {value!r}: write a whole number of {things}, 1 or more")
     return value
 
 

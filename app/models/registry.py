@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.errors import NotFound
 from app.models.artifacts import DEFAULT_CACHE
+from app.models.batcher import Batcher
 from app.models.declarations import Declaration
 from app.models.served import ServedModel
 
@@ -25,6 +26,7 @@ class Registry:
         self.declarations = tuple(declarations)
         self._artifact_cache = artifact_cache
         self._by_process: dict[int, Versions] = {}
+        self._batchers: dict[ServedModel, Batcher] = {}
 
     def start(self) -> None:
         """Begins to load all versions, each in a daemon thread of its own, and returns at once.
@@ -62,6 +64,10 @@ class Registry:
     def default(self, name: str | None = None) -> ServedModel:
         """The default version of that model; of the first model declared, if none is named."""
         return self.get(self.declarations[0].name if name is None else name)
+
+    def batcher(self, served: ServedModel) -> Batcher:
+        """The queue of online requests in front of a model of this process."""
+        return self._batchers.get(served) or self._batchers.setdefault(served, Batcher(served))
 
     def models(self) -> list[ServedModel]:
         """Every version, in the order of its declaration."""

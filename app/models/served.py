@@ -124,8 +124,9 @@ class ServedModel:
         """One prediction for each of `items`, as their client sent them and `validate` accepted them; `[]` for none.
 
         `loaded` is what `validate` made of them, if the caller has it still: the model may change what is in it.
-        Waits for one of the `concurrency` slots, however long the calls before it take; `within` is entered once it
-        has the slot, and left with it, so that it can tell how long the model itself takes.
+        The model gets `max_batch_size` of them at a time. Waits for one of the `concurrency` slots, however long the
+        calls before it take; `within` is entered once it has the slot, and left with it, so that it can tell how long
+        the model itself takes.
 
         Raises `Unavailable` while the model is not ready; `ModelFailed` if it raises or breaks the contract.
         """
@@ -135,13 +136,23 @@ class ServedModel:
         try:
             given = self._load_items(items) if loaded is None else loaded
             with self._slots, within or nullcontext():
-                predictions = model.predict(given)
-            return contract.checked(predictions, items, self._prediction_fields, self._load_item)
+                return self._predict_in_batches(model, items, given)
         except contract.ContractError as error:
             raise ModelFailed(f"{self} broke its contract: {error}") from error
         # sys.exit() in a model must not end a worker: it fails this call like any other exception.
         except (Exception, SystemExit) as error:
             raise ModelFailed(f"{self} raised {_named(error)}") from error
+
+    def _predict_in_batches(
+        self, model: Model, items: Sequence[JsonObject], loaded: list[JsonObject]
+    ) -> list[JsonObject]:
+        size, predictions = self.declaration.max_batch_size, []
+        for start in range(0, len(items), size):
+            batch = slice(start, start + size)
+            predictions += contract.checked(
+                model.predict(loaded[batch]), items[batch], self._prediction_fields, self._load_item
+            )
+        return predictions
 
     def _load_items(self, items: Sequence[object]) -> list[JsonObject]:
         return schemas.load_items(self._item, items)[0]

@@ -10,8 +10,8 @@ import orjson
 
 from app.models import JsonObject
 from app.models.adapters import ADAPTERS
-from app.models.served import ServedModel
-from app.predictions import encode, predict
+from app.models.served import ServedModel, answers
+from app.predictions import accept, encode
 from tests.models.specimens import declare
 
 N_ITEMS = 1000
@@ -41,6 +41,10 @@ class Case:
         model = ServedModel(self.declared(**changes))
         model.load()
         return model
+
+
+def predict(model: ServedModel, items: Sequence[JsonObject]) -> list[JsonObject]:
+    return answers(items, model.predict(items, accept(model, items)))
 
 
 def same(found: Any, expected: Any, close: float) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.api import models
+from app.api import online
 from tests.api import moody
 from tests.api.conftest import Client, MakeApp, client_of, items, refused
 
@@ -108,7 +108,7 @@ def test_a_model_that_loads_or_failed_is_a_503_that_names_it(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(moody.Loading, "may_load", threading.Event())
-    monkeypatch.setattr(models, "LOAD_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(online, "LOAD_WAIT_SECONDS", 0.01)
     client = client_of(make_app(LOADING_AND_BROKEN))
 
     loading = client.post("/v1/models/loading/predict", json={"data": [{}]})

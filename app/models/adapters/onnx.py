@@ -1,5 +1,6 @@
 """The adapter `onnx`: a model in ONNX, by onnxruntime; its graph tells what it takes and gives."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,18 @@ class Onnx:
     Prediction: type[Schema]
 
     def load(
-        self, artifact: Path | None, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 0
+        self,
+        artifact: Path | None,
+        *,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int | None = None,
     ) -> None:
-        """`providers` as onnxruntime names them; `threads` inside one run, 0 for as many as there are cores."""
+        """`providers` as onnxruntime names them; `threads` inside one run, of itself this process's share."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        # onnxruntime has threads of its own, which do not heed the variable that others read.
+        options.intra_op_num_threads = (
+            int(os.environ.get("OMP_NUM_THREADS", 0)) if threads is None else threads
+        )
         path = _file(artifact_of("onnx", artifact))
         self._session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
         inputs = self._session.get_inputs()
