@@ -38,6 +38,7 @@ class ServedModel:
         """JSON Schema of what `predict` adds; None until the class is imported, and if it declares none."""
         self._model: Model | None = None
         self._item: Schema | None = None
+        self._prediction: Schema | None = None
         self._prediction_fields: frozenset[str] | None = None
         self._settled = threading.Event()
         self._slots = threading.BoundedSemaphore(declaration.concurrency)
@@ -75,6 +76,7 @@ class ServedModel:
         if (item := contract.nested_schema(model, "Item")) is not None:
             self._item = schemas.item_schema(item)
         if (declared := contract.nested_schema(model, "Prediction")) is not None:
+            self._prediction = schemas.item_schema(declared)
             prediction = declared()
             self._prediction_fields = frozenset(
                 known for name, field in prediction.fields.items() for known in (name, field.data_key or name)
@@ -153,6 +155,14 @@ class ServedModel:
                 model.predict(loaded[batch]), items[batch], self._prediction_fields, self._load_item
             )
         return predictions
+
+    def prediction_errors(self, predictions: Sequence[JsonObject]) -> list[tuple[int, str]]:
+        """Which predictions, as JSON, do not fit the `Prediction` schema, and why: for a check, not for every call."""
+        _, refused = schemas.load_items(self._prediction, predictions)
+        return [
+            (place, "; ".join(f"{error.pointer or 'it'}: {error.detail}" for error in errors))
+            for place, errors in sorted(refused.items())
+        ]
 
     def _load_items(self, items: Sequence[object]) -> list[JsonObject]:
         return schemas.load_items(self._item, items)[0]
