@@ -1,6 +1,7 @@
 """Estimators: what is served of a fitted scikit-learn estimator or pipeline, from whichever file it came."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from marshmallow import Schema, fields, validate
@@ -18,8 +19,23 @@ with needs("joblib"):
     from sklearn.pipeline import Pipeline
     from sklearn.utils import get_tags
 
-Kinds = dict[str, tuple[str, bool]]
-"""Of each column, its kind and whether it may be null."""
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What is known of a column: its kind, whether it may be null, and all that it may be, if there is such a list."""
+
+    kind: str = "any"
+    is_nullable: bool = True
+    choices: tuple[Any, ...] | None = None
+
+    def field(self) -> Field:
+        made = scalar_field(self.kind, is_nullable=self.is_nullable)
+        if self.choices is not None:
+            made.validators.append(validate.OneOf(self.choices))
+        return made
+
+
+Columns = dict[str, Column]
 
 
 class Estimator:
@@ -40,25 +56,16 @@ class Estimator:
         self._classes = _classes(estimator) if probabilities else None
         first = _first_step(estimator)
         tags = _input_tags(first)
-        self._kinds: Kinds = {}
+        self._columns: Columns = {}
         self._input: Callable[[Sequence[JsonObject]], Any] = list
         names = [str(name) for name in getattr(estimator, "feature_names_in_", ())] or list(columns or ())
         if names:
-            derived = _kinds(first, names)
-            self._kinds = {
-                name: ((columns or {}).get(name, kind), is_nullable)
-                for name, (kind, is_nullable) in derived.items()
-            }
             if unknown := set(columns or ()) - set(names):
                 raise ContractError(f"columns names {sorted(unknown)}, but the model has {names}")
+            told = {name: Column(kind, kind == "any") for name, kind in (columns or {}).items()}
+            self._columns = _columns(first, names) | told
             self._input = self._frame if hasattr(estimator, "feature_names_in_") else self._rows
-            self.Item = make_schema(
-                "Item",
-                {
-                    name: scalar_field(kind, is_nullable=nullable)
-                    for name, (kind, nullable) in self._kinds.items()
-                },
-            )
+            self.Item = make_schema("Item", {name: each.field() for name, each in self._columns.items()})
         elif tags is not None and tags.string and not tags.two_d_array:
             self._input = lambda items: column(items, "text")
             self.Item = make_schema("Item", {"text": fields.String(required=True)})
@@ -82,13 +89,12 @@ class Estimator:
         ]
 
     def _frame(self, items: Sequence[JsonObject]) -> Any:
-        return pd.DataFrame(
-            {name: _series(column(items, name), kind) for name, (kind, _) in self._kinds.items()}
-        )
+        series = {name: _series(column(items, name), each.kind) for name, each in self._columns.items()}
+        return pd.DataFrame(series)
 
     def _rows(self, items: Sequence[JsonObject]) -> list[tuple[Any, ...]]:
         """In the order of `columns`, for an estimator that was fitted without names."""
-        return list(zip(*(column(items, name) for name in self._kinds), strict=True))
+        return list(zip(*(column(items, name) for name in self._columns), strict=True))
 
 
 def _series(values: list[Any], kind: str) -> Any:
@@ -111,20 +117,19 @@ def _first_step(estimator: Any) -> Any:
             return estimator
 
 
-def _kinds(first: Any, names: Sequence[str]) -> Kinds:
-    """The kind of each column; of those that go to several transformers, the strictest."""
+def _columns(first: Any, names: Sequence[str]) -> Columns:
+    """What is known of each column; of those that go to several transformers, by the first that tells anything."""
     if not isinstance(first, ColumnTransformer):
-        return _kinds_of(first, names)
-    kinds: Kinds = {}
+        return _columns_of(first, names)
+    known: Columns = {}
     for _, transformer, chosen in first.transformers_:
         if isinstance(transformer, str):
             continue  # "drop" and "passthrough" tell nothing
         wanted = [chosen] if isinstance(chosen, str) else np.array(names)[_places(names, chosen)].tolist()
-        step = _first_step(transformer)
-        for name, kind in _kinds(step, wanted).items():
-            if kinds.get(name, ("any", True))[0] == "any":
-                kinds[name] = kind
-    return {name: kinds.get(name, ("any", True)) for name in names}
+        for name, column_ in _columns(_first_step(transformer), wanted).items():
+            if known.get(name, Column()).kind == "any":
+                known[name] = column_
+    return {name: known.get(name, Column()) for name in names}
 
 
 def _places(names: Sequence[str], chosen: Any) -> Any:
@@ -139,26 +144,34 @@ def _places(names: Sequence[str], chosen: Any) -> Any:
     return [chosen] if isinstance(chosen, int) else chosen
 
 
-def _kinds_of(step: Any, names: Sequence[str]) -> Kinds:
-    """The kind of the columns that all go to one step, by its tags and, of an encoder, by its categories."""
+def _columns_of(step: Any, names: Sequence[str]) -> Columns:
+    """What is known of columns that all go to one step, by its tags and, of an encoder, by its categories."""
     categories = getattr(step, "categories_", None)
     if categories is not None and len(categories) == len(names):
-        kinds = [_kind_of_categories(np.asarray(known)) for known in categories]
-        return {name: (kind, True) for name, kind in zip(names, kinds, strict=True)}
+        is_closed = getattr(step, "handle_unknown", None) == "error"
+        made = [_column_of_categories(np.asarray(known), is_closed) for known in categories]
+        return dict(zip(names, made, strict=True))
     tags = _input_tags(step)
     if tags is None:
-        return dict.fromkeys(names, ("any", True))
+        return dict.fromkeys(names, Column())
     if tags.string:
-        return dict.fromkeys(names, ("string", False))
+        return dict.fromkeys(names, Column("string", is_nullable=False))
     has_categories = tags.categorical or getattr(step, "is_categorical_", None) is not None
-    kind = "any" if has_categories or isinstance(step, Pipeline) else "number"
-    return dict.fromkeys(names, (kind, bool(tags.allow_nan) or kind == "any"))
+    if has_categories or isinstance(step, Pipeline):
+        return dict.fromkeys(names, Column())
+    return dict.fromkeys(names, Column("number", bool(tags.allow_nan)))
 
 
-def _kind_of_categories(known: Any) -> str:
+def _column_of_categories(known: Any, is_closed: bool) -> Column:
+    """Of an encoder's column: where unknown categories are errors, no others are accepted."""
+    values = [value for value in known.tolist() if value is not None and value == value]  # NaN is not itself
+    is_nullable = not is_closed or len(values) < len(known)
+    choices = tuple(values) if is_closed else None
     if known.dtype.kind in "iuf":
-        return "number"
-    return "string" if all(isinstance(each, str | None) for each in known.tolist()) else "any"
+        return Column("number", is_nullable, choices)
+    if all(isinstance(value, str) for value in values):
+        return Column("string", is_nullable, choices)
+    return Column(is_nullable=is_nullable, choices=choices)
 
 
 def _input_tags(step: Any) -> Any:
