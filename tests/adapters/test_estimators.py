@@ -82,8 +82,7 @@ def test_categories_that_an_encoder_would_refuse_are_refused_by_the_schema(tmp_p
     _, refused = load(tmp_path, mixed()).validate(items)
 
     assert [errors[0].pointer for _, errors in refused] == ["/city", "/grade", "/city"]
-    loaded, refused = load(tmp_path, mixed(handle_unknown="ignore")).validate(items)
-    assert refused == []
+    assert load(tmp_path, mixed(handle_unknown="ignore")).validate(items)[1] == []
 
 
 def test_cells_of_csv_are_converted_by_what_is_derived(tmp_path: Path) -> None:
