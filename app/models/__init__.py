@@ -37,10 +37,10 @@ class Model(Protocol):
     def load(self, artifact: Path | None, **options: Any) -> None:
         """Reads the weights; called once per process, before the first `predict`, in a thread of its own.
 
-        `artifact` is the local path of what `models.toml` declares, or None; what lay elsewhere has been fetched. A class
-        whose artifact runs code when it is read, as a pickle does, says so with `artifact_runs_code = True`, and is then
-        given none from elsewhere without a pinned digest. `options` are the declared ones, so
-        name those you take: `def load(self, artifact, *, threshold=0.5)`. What it raises leaves this model
+        `artifact` is the local path of what `models.toml` declares, or None; what lay elsewhere has been fetched. If
+        reading it runs code that it brings, as a pickle does, say so with `artifact_runs_code = True`, and none comes
+        from elsewhere without a pinned digest. `options` are the declared ones, so name those you take:
+        `def load(self, artifact, *, threshold=0.5)`. What it raises leaves this model
         "failed", with the reason in `/readyz` and the log; the other models are served all the same. A class
         that has nothing to read may leave `load` out.
         """

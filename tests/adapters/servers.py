@@ -144,6 +144,7 @@ def twofold_server(folder: Path, models: str) -> Iterator[str]:
     settings = Settings(
         database_url=make_url(f"sqlite:///{folder}/other.db"),
         models_file=folder / "models.toml",
+        artifact_cache=folder / "cache",
         runner="off",
     )
     Database(settings.database_url).upgrade()

@@ -16,6 +16,7 @@ from tests.adapters.cases import fit_points, joblib_columns, mlflow_columns, poi
 from tests.adapters.contract import AdapterContract, Case
 from tests.adapters.servers import ModelServer, mlflow_server, twofold_server
 from tests.models.specimens import declare
+from tests.waiting import wait_until
 
 ROWS = points(2)
 COLUMNS = {"a": "number", "b": "number", "c": "number"}
@@ -220,8 +221,7 @@ def test_calls_do_not_wait_for_each_other(server: ModelServer) -> None:
     for thread in threads:
         thread.start()
 
-    while len(server.requests) < 4:  # all four are in the server at once, or the test's time limit ends it
-        threading.Event().wait(0.01)
+    wait_until(lambda: len(server.requests) == 4, "all four calls are in the server at once")
 
     server.gate.set()
     for thread in threads:
