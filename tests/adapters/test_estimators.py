@@ -105,7 +105,7 @@ def test_a_search_is_looked_into(tmp_path: Path) -> None:
 
 
 def test_records_of_any_shape_go_to_a_dict_vectorizer(tmp_path: Path) -> None:
-    records = [{"a": 1.0}, {"b": "x"}, {"a": 2.0, "b": "y"}]
+    records: list[dict[str, Any]] = [{"a": 1.0}, {"b": "x"}, {"a": 2.0, "b": "y"}]
     estimator = make_pipeline(DictVectorizer(), LinearRegression()).fit(records, [1.0, 2.0, 3.0])
 
     model = load(tmp_path, estimator)
