@@ -1,7 +1,8 @@
 """The artifact cache: remote artifacts, downloaded once for all processes of a host, and kept by their digest.
 
 sha256/<digest>/<name>   an artifact, a file or a folder, complete whenever it is there
-versions/<version>       the digest of what an address held in that version, by its server's ETag and the like
+versions/<version>       the digest of what an address held: in a version by its server's ETag and the like, or
+                         when it was found to be what is pinned
 incoming/<address>/      what is being downloaded; of no use after a crash, and removed by the next who tries
 locks/<address>.lock     held by the one process that downloads from an address; the others wait for it
 """
@@ -43,7 +44,9 @@ def fetch(address: str, pinned: str | None, cache: Path) -> Path:
     A pinned artifact that is in the cache is taken from there without asking its server. Without a pin the server is
     asked for the version it has. Any number of processes and threads may call this at once.
     """
-    if pinned is not None and (kept := _kept(cache, pinned)):
+    # Not by the digest alone: with a new address and a pin that was forgotten, that would serve the old weights.
+    version = None if pinned is None else hashlib.sha256(f"{address}\0{pinned}".encode()).hexdigest()
+    if version and (kept := _kept_version(cache, version)):
         return kept
     key = hashlib.sha256(address.encode()).hexdigest()
     try:
@@ -52,13 +55,13 @@ def fetch(address: str, pinned: str | None, cache: Path) -> Path:
     except OSError as error:
         raise ArtifactError(f"TWOFOLD_ARTIFACT_CACHE {cache} cannot be written: {error.strerror}") from error
     with FileLock(cache / "locks" / f"{key}.lock"):
-        if pinned is not None and (kept := _kept(cache, pinned)):
+        if version and (kept := _kept_version(cache, version)):
             return kept  # another process fetched it meanwhile
         with _explained(address):
             filesystem = _filesystem(urlsplit(address).scheme)
             root = filesystem._strip_protocol(address)
             files = _files(filesystem, root, address)
-            version = _version(address, files)
+            version = version or _version(address, files)
             if pinned is None and version and (kept := _kept_version(cache, version)):
                 return kept
             started = time.monotonic()

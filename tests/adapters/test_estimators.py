@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor, VotingClassifier
 from sklearn.feature_extraction import DictVectorizer
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from app.models.adapters import ADAPTERS
@@ -102,6 +103,45 @@ def test_a_search_is_looked_into(tmp_path: Path) -> None:
     model = load(tmp_path, search)
 
     assert [each["prediction"] for each in predict(model, [{"text": "a good day"}])] == ["+"]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda inner: CalibratedClassifierCV(inner, cv=2),
+        lambda inner: VotingClassifier([("a", inner), ("b", inner)], voting="soft"),
+        lambda inner: GridSearchCV(inner, {}, cv=2),
+    ],
+    ids=["calibration", "vote", "search"],
+)
+def test_an_estimator_around_a_pipeline_takes_what_the_pipeline_takes(tmp_path: Path, around: Any) -> None:
+    columns = ColumnTransformer(
+        [("size", StandardScaler(), ["size"]), ("city", OneHotEncoder(handle_unknown="ignore"), ["city"])]
+    )
+    data = DATA[["size", "city"]]
+    estimator = around(make_pipeline(columns, LogisticRegression())).fit(data, [0, 1, 1, 0])
+
+    found = predict(load(tmp_path, estimator, probabilities=True), data.to_dict(orient="records"))
+
+    assert [each["prediction"] for each in found] == estimator.predict(data).tolist()
+    assert [list(each["probabilities"].values()) for each in found] == estimator.predict_proba(data).tolist()
+
+
+def test_a_union_of_vectorizers_takes_text(tmp_path: Path) -> None:
+    union = make_union(CountVectorizer(), TfidfVectorizer())
+    estimator = make_pipeline(union, LogisticRegression()).fit(list(DATA["note"]), ["+", "-", "+", "-"])
+
+    assert predict(load(tmp_path, estimator), [{"text": "bad"}])[0]["prediction"] == "-"
+
+
+def test_a_forest_with_names_takes_numbers(tmp_path: Path) -> None:
+    forest = RandomForestRegressor(3, random_state=0).fit(DATA[["size", "free"]], TARGET)
+
+    model = load(tmp_path, forest)
+
+    assert model.item_json_schema is not None
+    assert model.item_json_schema["properties"]["free"]["type"] == ["number", "null"]
+    assert predict(model, RECORDS)[1]["prediction"] == forest.predict(DATA[["size", "free"]])[1]
 
 
 def test_records_of_any_shape_go_to_a_dict_vectorizer(tmp_path: Path) -> None:

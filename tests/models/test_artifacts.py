@@ -242,6 +242,17 @@ def test_a_damaged_copy_in_the_cache_is_replaced(server: Server, cache: Path) ->
     assert server.downloads() == 2
 
 
+def test_a_new_address_with_the_old_pin_is_not_served_from_the_cache(
+    server: Server, folder: Path, cache: Path
+) -> None:
+    (folder / "new.bin").write_bytes(b"new")
+    given(loaded(Reader, cache, f"{server.url}/w.bin", PINNED))
+
+    model = loaded(Reader, cache, f"{server.url}/new.bin", PINNED)
+
+    assert f"has sha256 {digest(folder / 'new.bin')}, but models.toml pins {PINNED}" in str(model.reason)
+
+
 def test_the_same_from_two_addresses_is_kept_once(server: Server, folder: Path, cache: Path) -> None:
     (folder / "copy.bin").write_bytes(WEIGHTS)
 

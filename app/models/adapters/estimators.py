@@ -104,17 +104,21 @@ def _series(values: list[Any], kind: str) -> Any:
 
 
 def _first_step(estimator: Any) -> Any:
-    """What gets the items: inside pipelines and searches, the first step that does something."""
-    while True:
-        if hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif isinstance(estimator, Pipeline):
-            steps = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
-            if not steps:
-                return estimator
-            estimator = steps[0]
-        else:
-            return estimator
+    """What gets the items first: inside pipelines, searches, and estimators around others."""
+    while (inner := _inside(estimator)) is not None:
+        estimator = inner
+    return estimator
+
+
+def _inside(estimator: Any) -> Any:
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
+        return steps[0] if steps else None
+    for name in ("best_estimator_", "estimator", "regressor"):
+        if (inner := getattr(estimator, name, None)) is not None:
+            return inner
+    members = getattr(estimator, "transformer_list", None) or getattr(estimator, "estimators", None)
+    return members[0][1] if members else None  # of a union or a vote, all get the same
 
 
 def _columns(first: Any, names: Sequence[str]) -> Columns:
@@ -122,7 +126,7 @@ def _columns(first: Any, names: Sequence[str]) -> Columns:
     if not isinstance(first, ColumnTransformer):
         return _columns_of(first, names)
     known: Columns = {}
-    for _, transformer, chosen in first.transformers_:
+    for _, transformer, chosen in getattr(first, "transformers_", ()):  # inside some, an unfitted copy stands
         if isinstance(transformer, str):
             continue  # "drop" and "passthrough" tell nothing
         wanted = [chosen] if isinstance(chosen, str) else np.array(names)[_places(names, chosen)].tolist()
