@@ -38,9 +38,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         OPENAPI_JSON_PATH="openapi.json",
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: fields in the schemas' order
-    app.extensions[EXTENSION] = Services(
-        settings, Database(settings.database_url), Registry(read_declarations(settings.models_file))
-    )
+    registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
+    app.extensions[EXTENSION] = Services(settings, Database(settings.database_url), registry)
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)

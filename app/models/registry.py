@@ -4,8 +4,10 @@ import gc
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from app.errors import NotFound
+from app.models.artifacts import DEFAULT_CACHE
 from app.models.batcher import Batcher
 from app.models.declarations import Declaration
 from app.models.served import ServedModel
@@ -20,9 +22,13 @@ class Registry:
     forked from one that has loaded loads again, because threads, locks and GPU handles do not survive a fork.
     """
 
-    def __init__(self, declarations: Sequence[Declaration]) -> None:
+    def __init__(self, declarations: Sequence[Declaration], artifact_cache: Path = DEFAULT_CACHE) -> None:
         self.declarations = tuple(declarations)
+<<<<<<< HEAD
         self._defaults = {d.name: (d.name, d.version) for d in self.declarations if d.default}
+=======
+        self._artifact_cache = artifact_cache
+>>>>>>> adapters
         self._by_process: dict[int, Versions] = {}
         self._batchers: dict[ServedModel, Batcher] = {}
 
@@ -86,7 +92,7 @@ class Registry:
         process = os.getpid()
         versions = self._by_process.get(process)
         if versions is None:
-            made = {(d.name, d.version): ServedModel(d) for d in self.declarations}
+            made = {(d.name, d.version): ServedModel(d, self._artifact_cache) for d in self.declarations}
             versions = self._by_process.setdefault(process, made)
             if versions is made:
                 for served in made.values():
