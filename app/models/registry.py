@@ -24,11 +24,8 @@ class Registry:
 
     def __init__(self, declarations: Sequence[Declaration], artifact_cache: Path = DEFAULT_CACHE) -> None:
         self.declarations = tuple(declarations)
-<<<<<<< HEAD
         self._defaults = {d.name: (d.name, d.version) for d in self.declarations if d.default}
-=======
         self._artifact_cache = artifact_cache
->>>>>>> adapters
         self._by_process: dict[int, Versions] = {}
         self._batchers: dict[ServedModel, Batcher] = {}
 
