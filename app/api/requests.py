@@ -15,8 +15,8 @@ from app.api.services import services
 from app.config import Settings
 from app.data import exact
 from app.data.chunks import Limits
+from app.data.codings import decompress
 from app.data.items import TOO_DEEP, object_end
-from app.data.transfer import decompress
 from app.errors import BadRequest, FieldError, Invalid, NotFound, UnsupportedMediaType
 from app.jobs.ids import is_id, new_id
 from app.models.schemas import field_errors
@@ -143,6 +143,7 @@ def limits(settings: Settings) -> Limits:
         chunk_bytes=settings.chunk_bytes,
         max_item_bytes=settings.max_item_bytes,
         max_bytes=settings.max_upload_bytes,
+        max_items=settings.max_items,
     )
 
 

@@ -7,17 +7,22 @@ database reads a payload with `json_each`, and the items are found again without
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from app.errors import TooLarge
+
 SEPARATOR = b",\n"
+MISSING = b"null"
+"""What stands in the place of an item that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a chunk, an item and a body may be. Bytes are counted decoded, after decompression."""
+    """How large a chunk, an item, a body and a set of items may be. Bytes are counted decoded, after decompression."""
 
     chunk_items: int
     chunk_bytes: int
     max_item_bytes: int
     max_bytes: int
+    max_items: int = 2**31 - 1
     max_depth: int = 100
     """Objects and arrays inside each other, the item itself counted."""
 
@@ -67,6 +72,7 @@ def chunked(items: Iterable[bytes], limits: Limits) -> Iterator[ItemChunk]:
     """Pack single-line items into chunks of at most `chunk_items` items and `chunk_bytes` of payload.
 
     An item that is larger than `chunk_bytes` by itself gets a chunk of its own.
+    Raises TooLarge with the item over `max_items`.
     """
     chunk_items, chunk_bytes = limits.chunk_items, limits.chunk_bytes
     lines: list[bytes] = []
@@ -74,11 +80,17 @@ def chunked(items: Iterable[bytes], limits: Limits) -> Iterator[ItemChunk]:
     for item in items:
         cost = len(item) + len(SEPARATOR)  # n items cost n - 1 separators and two brackets: n * 2 bytes
         if lines and (n_bytes + cost > chunk_bytes or len(lines) >= chunk_items):
-            yield ItemChunk(first_item, len(lines), pack(lines))
+            yield _chunk(first_item, lines, limits)
             first_item += len(lines)
             lines.clear()
             n_bytes = 0
         lines.append(item)
         n_bytes += cost
     if lines:
-        yield ItemChunk(first_item, len(lines), pack(lines))
+        yield _chunk(first_item, lines, limits)
+
+
+def _chunk(first_item: int, lines: list[bytes], limits: Limits) -> ItemChunk:
+    if first_item + len(lines) > limits.max_items:
+        raise TooLarge(f"the body has more than {limits.max_items:,} items; upload it in parts")
+    return ItemChunk(first_item, len(lines), pack(lines))
