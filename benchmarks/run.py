@@ -5,7 +5,7 @@ import platform
 import sys
 from importlib.metadata import version
 
-BENCHMARKS = ("data_formats", "main_job", "queue_rate", "claim_flat")
+BENCHMARKS = ("data_formats", "bulk", "memory", "main_job", "queue_rate", "claim_flat")
 
 
 def main(arguments: list[str]) -> None:
