@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from app.data.chunks import ItemChunk, Limits, chunked
+from app.data.chunks import ItemChunk, Limits, batched, chunked
 from app.data.csv_items import csv_items
 from app.data.formats import Format
 from app.data.json_items import json_items
@@ -24,7 +24,7 @@ def read_items(blocks: Iterable[bytes], format: Format, limits: Limits) -> Itera
     count from 1, items from 0.
     """
     n_items = 0
-    for chunk in chunked(_items(regrouped(at_most(blocks, limits.max_bytes)), format, limits), limits):
+    for chunk in chunked(_batches(regrouped(at_most(blocks, limits.max_bytes)), format, limits), limits):
         n_items += chunk.n_items
         yield chunk
     if not n_items:
@@ -36,15 +36,15 @@ def read_items(blocks: Iterable[bytes], format: Format, limits: Limits) -> Itera
 _FIRST = {Format.JSON: "/data", Format.NDJSON: "line 1", Format.CSV: "line 1", Format.PARQUET: "row 1"}
 
 
-def _items(pieces: Iterator[bytes], format: Format, limits: Limits) -> Iterator[bytes]:
+def _batches(pieces: Iterator[bytes], format: Format, limits: Limits) -> Iterator[list[bytes]]:
     match format:
         case Format.JSON:
-            return json_items(pieces, limits)
+            return batched(json_items(pieces, limits))
         case Format.NDJSON:
             return ndjson_items(pieces, limits)
         case Format.CSV:
-            return csv_items(pieces, limits)
+            return batched(csv_items(pieces, limits))
         case Format.PARQUET:
             from app.data.parquet_items import parquet_items  # pyarrow is an extra, and 40 MB in memory
 
-            return parquet_items(pieces, limits)
+            return batched(parquet_items(pieces, limits))
