@@ -5,14 +5,19 @@ hangs, and drains it on SIGTERM within `--graceful-timeout`. What makes it a run
 """
 
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
+from gunicorn.workers.gasgi import ASGIWorker
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.config import load_settings
@@ -20,7 +25,7 @@ from app.db import Database
 from app.errors import ConfigurationError
 from app.log import logging_config
 from app.models.declarations import read_declarations
-from app.runner_process import run_process
+from app.native_threads import cap_native_threads
 
 try:
     settings = load_settings()
@@ -30,8 +35,14 @@ except ConfigurationError as error:
     sys.exit(f"twofold: {error}")
 
 
+METRICS, OURS = "PROMETHEUS_MULTIPROC_DIR", "twofold-metrics-"
+if METRICS not in os.environ:
+    # Before anything imports the client of Prometheus, which looks for this then: what needs it is imported below.
+    os.environ[METRICS] = tempfile.mkdtemp(prefix=OURS)
+
+
 class WebWorker(ThreadWorker):
-    """A threaded worker that closes its listener as soon as it is told to stop.
+    """A threaded worker, for `wsgi:app`. It closes its listener as soon as it is told to stop.
 
     gunicorn's keeps it for as long as a request runs; and since each worker has a listener of its own, the kernel
     would go on giving it its share of the new connections, which nobody would answer.
@@ -48,14 +59,26 @@ class WebWorker(ThreadWorker):
                 listener.close()
 
 
+class Log(Logger):
+    """gunicorn's logger, whose access log is a setting: with `logconfig_dict` it would be on, whatever it costs."""
+
+    @property
+    def access_log_enabled(self) -> bool:
+        return settings.access_log == "on"
+
+
 bind = "127.0.0.1:8000"
 workers = 2
 worker_class = WebWorker
-threads = 16
+threads = settings.web_threads
 # Each worker listens for itself. With one shared socket, keep-alive connections pile up on one worker.
 reuse_port = True
 graceful_timeout = 30
+asgi_lifespan = "off"
+# A client that hangs up cancels its request at once, so that no model sees it; what else runs for it is shielded.
+asgi_disconnect_grace_period = 0
 control_socket_disable = True  # one per user by default: two servers would fight for it
+logger_class = Log
 logconfig_dict = logging_config(settings)
 
 N_RUNNERS = 1 if settings.runner == "embedded" else 0
@@ -64,7 +87,8 @@ DRAIN_MARGIN_SECONDS = 2.0
 
 
 def on_starting(server: Arbiter) -> None:
-    _make_room(server)
+    _arrange(server)
+    cap_native_threads(settings, server.num_workers)
     _refuse_taken_address(server)
     server.reload = partial(_reload, server, server.reload)
     if os.environ.get("GUNICORN_FD") == "":
@@ -78,7 +102,7 @@ def on_reload(server: Arbiter) -> None:
     for worker in server.WORKERS.values():
         if is_runner(worker):
             worker.is_runner, worker.age = False, 0
-    _make_room(server)
+    _arrange(server)
 
 
 def nworkers_changed(server: Arbiter, n_workers: int, _before: int | None) -> None:
@@ -98,10 +122,27 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
 
 def post_fork(server: Arbiter, worker: Worker) -> None:
     if is_runner(worker):
+        from app.runner_process import run_process  # counts its models' calls, so not before METRICS is set
+
+        os.nice(settings.runner_nice)
         server.log.info("Worker %s is the runner", worker.pid)
         drain_seconds = max(0.0, worker.cfg.graceful_timeout - DRAIN_MARGIN_SECONDS)
         run_process(settings, drain_seconds=drain_seconds, heartbeat=partial(_beat, worker))
         sys.exit(0)
+
+
+def child_exit(_server: Arbiter, worker: Worker) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
+
+
+def on_exit(server: Arbiter) -> None:
+    directory = Path(os.environ[METRICS])
+    if (
+        directory.name.startswith(OURS) and not server.reexec_pid
+    ):  # after SIGUSR2, the new server goes on with it
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def post_worker_init(worker: Worker) -> None:
@@ -130,8 +171,12 @@ def _beat(worker: Worker) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _make_room(server: Arbiter) -> None:
-    """Counts the runner as one worker more than was asked for."""
+def _arrange(server: Arbiter) -> None:
+    """Chooses the kind of web worker by what is served, and counts the runner as one worker more than was asked for."""
+    if server.worker_class is WebWorker and server.app.app_uri.partition(":")[0] == "asgi":
+        server.worker_class = ASGIWorker
+        server.cfg.set("worker_class", ASGIWorker)
+        server.cfg.set("threads", 1)  # it has no use for more, and says so
     server.cfg.set("workers", server.cfg.workers + N_RUNNERS)
     server.num_workers = server.cfg.workers
     # Only TCP sockets can share an address; a unix socket is made once, by the arbiter, for all.

@@ -28,8 +28,12 @@ class Settings:
 
     database_url: URL
     models_file: Path = Path("models.toml")
+    artifact_cache: Path = Path("artifact-cache")
+    web_threads: int = 16
     runner: Literal["embedded", "off"] = "embedded"
     runner_threads: int = 8
+    runner_nice: int = 10
+    model_threads: int | None = None
     job_window: int = 16
     executor: Literal["thread", "process"] = "thread"
     max_attempts: int = 3
@@ -42,6 +46,8 @@ class Settings:
     max_request_bytes: int = 16 * MIB
     max_upload_bytes: int = GIB
     max_items: int = 100_000_000
+    online_timeout_seconds: float = 30.0
+    access_log: Literal["off", "on"] = "off"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
@@ -89,13 +95,19 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "models_file": env.path,
+    "artifact_cache": env.path,
     "runner": _one_of("embedded", "off"),
     "executor": _one_of("thread", "process"),
     "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),
+    "web_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
     "runner_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
     "max_items": lambda variable: env.int(variable, validate=validate.Range(min=1, max=MAX_ITEMS)),
+    "runner_nice": lambda variable: env.int(variable, validate=validate.Range(min=0, max=19)),
+    "model_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
+    "online_timeout_seconds": _seconds(0.01, DAY_SECONDS),
     "lease_seconds": _seconds(1, DAY_SECONDS),
     "poll_seconds": _seconds(0.05, DAY_SECONDS),
+    "access_log": _one_of("off", "on"),
     "log_level": _one_of("debug", "info", "warning", "error"),
     "log_format": _one_of("auto", "json", "console"),
 }

@@ -108,5 +108,17 @@ class Unavailable(ServingError):
     status, slug, title = 503, "unavailable", "Service unavailable"
 
 
+class Overloaded(Unavailable):
+    """More is waiting for a model than it may keep waiting."""
+
+    slug, title = "overloaded", "Overloaded"
+
+
+class Overdue(ServingError):
+    """The predictions were not there in time."""
+
+    status, slug, title = 504, "overdue", "Prediction overdue"
+
+
 class ConfigurationError(Exception):
     """A setting or `models.toml` is wrong, so the process does not start; one line says what to change."""

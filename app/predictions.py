@@ -1,18 +1,19 @@
-"""Predictions: items in, answers out. The one way to a model, online and in a job."""
+"""Predictions: items checked on their way to a model, and the JSON of its answers; the same online and in a job."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from app.data import exact
 from app.errors import FieldError, Invalid, ModelFailed
 from app.models import JsonObject
-from app.models.served import ServedModel, answers
+from app.models.served import ServedModel
+
+T = TypeVar("T")
+Text = TypeVar("Text")
 
 
-def predict(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
-    """The answer to each item, in order: its own fields as they came, plus the prediction's.
-
-    `Invalid` points at every item that the model's schema refuses (`/data/3/text`), and then none is predicted.
-    """
+def accept(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
+    """The items as the model gets them; `Invalid` points at every one that its schema refuses (`/data/3/text`)."""
     loaded, refused = served.validate(items)
     if refused:
         raise Invalid(
@@ -23,19 +24,22 @@ def predict(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
                 for error in errors
             ],
         )
-    accepted = [item for item in items if isinstance(item, dict)]
-    return answers(accepted, served.predict(accepted, loaded))
+    return loaded
 
 
 def encode(served: ServedModel, answer: JsonObject) -> bytes:
-    """JSON text of an answer, or of what holds answers; `ModelFailed` if the model put there what is not JSON."""
-    return encode_each(served, [answer])[0]
+    """JSON text of what holds answers; `ModelFailed` if the model put there what is not JSON."""
+    return _encoded(exact.dumps, served, answer)
 
 
 def encode_each(served: ServedModel, answers: Sequence[JsonObject]) -> list[bytes]:
     """JSON text of each answer; `ModelFailed` if the model put into any what is not JSON."""
+    return _encoded(exact.dumps_objects, served, answers)
+
+
+def _encoded(dump: Callable[[T], Text], served: ServedModel, value: T) -> Text:
     try:
-        return exact.dumps_objects(answers)
+        return dump(value)
     except (TypeError, ValueError) as error:
         raise ModelFailed(
             f"{served} predicted what is not JSON: {error}. "

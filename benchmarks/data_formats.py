@@ -1,13 +1,12 @@
 """Items per second of each reader and writer, beside `orjson.loads` alone on the same items.
 
-    python -m benchmarks.data_formats [n_items]
+    make bench ARGS="data_formats 100000"
 
 Medians of 5 runs in one process. A reader's figure includes building the payloads, a writer's the whole body;
 blocks are 64 KiB, as a server hands them over.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -84,11 +83,7 @@ def measure(title: str, items: list[dict[str, object]]) -> None:
         print(f"  {name:<26}{len(items) / median_seconds(run):>14,.0f} items/s")
 
 
-def main() -> None:
-    n_items = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+def main(arguments: list[str]) -> None:
+    n_items = int(arguments[0]) if arguments else 100_000
     measure("Small items", [small_item(index) for index in range(n_items)])
     measure("Wide items", [wide_item(index) for index in range(n_items // 5)])
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,16 @@ import platform
 import sys
 from importlib.metadata import version
 
-BENCHMARKS = ("data_formats", "bulk", "memory", "main_job", "queue_rate", "claim_flat")
+BENCHMARKS = {
+    "data_formats": "data_formats",
+    "bulk": "bulk",
+    "memory": "memory",
+    "main_job": "main_job",
+    "queue_rate": "queue_rate",
+    "claim_flat": "claim_flat",
+    "online": "online.compare",
+}
+"""Names, and where each has its `main(arguments)`."""
 
 
 def main(arguments: list[str]) -> None:
@@ -18,7 +27,7 @@ def main(arguments: list[str]) -> None:
     print(f"{platform.platform()}, Python {platform.python_version()}, {libraries}\n")
     for name in names:
         print(f"== {name}", flush=True)
-        importlib.import_module(f"benchmarks.{name}").main(arguments[1:])
+        importlib.import_module(f"benchmarks.{BENCHMARKS[name]}").main(arguments[1:])
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def test_settings_are_frozen() -> None:
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: dict[str, tuple[str, object]] = {
         "models_file": ("/etc/models.toml", Path("/etc/models.toml")),
+        "artifact_cache": ("/var/cache/twofold", Path("/var/cache/twofold")),
         "runner": ("off", "off"),
         "runner_threads": ("3", 3),
         "job_window": ("5", 5),
@@ -49,6 +50,11 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "max_request_bytes": ("10", 10),
         "max_upload_bytes": ("5000000000", 5_000_000_000),
         "max_items": ("11", 11),
+        "web_threads": ("3", 3),
+        "runner_nice": ("0", 0),
+        "model_threads": ("2", 2),
+        "online_timeout_seconds": ("0.5", 0.5),
+        "access_log": ("on", "on"),
         "log_level": ("debug", "debug"),
         "log_format": ("console", "console"),
     }

@@ -6,10 +6,17 @@ from typing import Any
 import pytest
 
 from app.errors import FieldError, Invalid, ModelFailed, Unavailable
-from app.models.served import ServedModel
-from app.predictions import encode, predict
+from app.models.batcher import Batcher
+from app.models.served import ServedModel, answers
+from app.predictions import accept, encode
 from tests.models import specimens
 from tests.models.specimens import declare, served
+
+
+def predict(model: ServedModel, items: list[Any]) -> list[dict[str, Any]]:
+    loaded = accept(model, items)
+    return answers(items, Batcher(model).predict(items, loaded, seconds=30))
+
 
 BIG = 123456789012345678901234567890
 

@@ -9,9 +9,9 @@ from flask import Response
 from marshmallow import Schema, fields
 
 from app.api.blueprints import Blueprint
-from app.api.models import ready
+from app.api.online import answer_online
 from app.api.outputs import stream
-from app.api.requests import body_blocks, limits, read_data
+from app.api.requests import body_blocks, limits
 from app.api.schemas import ArticlePredictions, Items
 from app.api.services import services
 from app.data.formats import Format
@@ -19,7 +19,6 @@ from app.errors import NotFound
 from app.jobs import control, history
 from app.jobs.ids import is_id, new_id
 from app.jobs.uploads import receive
-from app.predictions import encode, predict
 from app.tables import TERMINAL_JOB_STATES, Job, JobState
 
 blueprint = Blueprint("article", __name__, description="The routes of the article, for its own curl calls")
@@ -32,12 +31,10 @@ class Filename(Schema):
 @blueprint.post("/prediction/online")
 @blueprint.doc(requestBody={"required": True, "content": {"application/json": {"schema": Items}}})
 @blueprint.response(200, ArticlePredictions)
-@blueprint.problems(400, 413, 422, 500, 503)
+@blueprint.problems(400, 413, 422, 500, 503, 504)
 def online() -> Response:
     """Predictions of the default model, now."""
-    served = ready(services().registry.default())
-    answered = predict(served, read_data(any_media_type=True))
-    return Response(encode(served, {"prediction": answered}), mimetype="application/json")
+    return answer_online(services().registry.default(), is_article=True)
 
 
 @blueprint.post("/upload")

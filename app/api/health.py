@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from flask import Response
 from marshmallow import Schema, fields
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
@@ -10,6 +11,7 @@ from app.api.blueprints import Blueprint
 from app.api.services import services
 from app.columns import utc_now
 from app.errors import Unavailable
+from app.metrics import MEDIA_TYPE, exposition
 from app.tables import Runner
 
 SILENT_SECONDS = 86_400.0
@@ -62,6 +64,13 @@ def readyz() -> tuple[dict[str, Any], int]:
     is_ready = database == "ok" and all(state == "ready" for state in models.values())
     answer = {"ready": is_ready, "database": database, "models": models, "runners_in_trouble": troubles}
     return answer, 200 if is_ready else 503
+
+
+@blueprint.get("/metrics")
+@blueprint.response(200, content_type="text/plain")
+def metrics() -> Response:
+    """What all processes here have counted, as Prometheus scrapes it."""
+    return Response(exposition(), content_type=MEDIA_TYPE)
 
 
 def _database() -> tuple[str, dict[str, str]]:

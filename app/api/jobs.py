@@ -26,6 +26,7 @@ from app.errors import FieldError, Invalid
 from app.jobs import again, control, history
 from app.jobs.ids import is_id, new_id
 from app.jobs.uploads import receive_items
+from app.models.declarations import Declaration
 from app.tables import TERMINAL_JOB_STATES, Job, JobState
 
 blueprint = Blueprint("jobs", __name__, description="Runs of a model over an input")
@@ -49,7 +50,7 @@ def create_job(
     With an `Idempotency-Key`, the same request may be sent again, at any time and by several at once: one job is
     made, and the others get it too. The same key with another body is refused.
     """
-    job_id, is_new = _make(wanted, new_id(), key=repeatable["key"])
+    job_id, is_new = make(wanted, new_id(), key=repeatable["key"])
     headers = _headers(job_id) | ({} if is_new else {"Idempotency-Replayed": "true"})
     return _read(job_id), 202, headers
 
@@ -67,7 +68,7 @@ def put_job(wanted: Mapping[str, Any], job_id: str) -> tuple[dict[str, Any], int
     if not is_id(job_id):
         detail = f"{job_id} is no UUID in lower case, such as 01981f5e-7c4b-7d3a-9f10-2b6c8e0d4a71"
         raise Invalid(detail, errors=[FieldError("", detail)])
-    _, is_new = _make(wanted, job_id, is_given=True)
+    _, is_new = make(wanted, job_id, is_given=True)
     return _read(job_id), 202 if is_new else 200, _headers(job_id)
 
 
@@ -145,7 +146,16 @@ def delete_job(job_id: str) -> Response:
     return Response(status=204)
 
 
-def _make(
+def accepted(model: Declaration, items: list[Any], headers: dict[str, str]) -> Response:
+    """202 with a job over items that came as an online request, and with these headers besides a job's own."""
+    services().database.require_current_schema()
+    wanted = JobRequest().load({"model": model.name, "version": model.version, "data": items})
+    job_id, _ = make(wanted, new_id())
+    body = orjson.dumps(JobSchema().dump(_read(job_id)))
+    return Response(body, 202, _headers(job_id) | headers, mimetype="application/json")
+
+
+def make(
     wanted: Mapping[str, Any], job_id: str, *, key: str | None = None, is_given: bool = False
 ) -> tuple[str, bool]:
     """Makes a job, unless this key or given id did so before: its id, and whether it is new."""

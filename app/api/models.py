@@ -5,15 +5,12 @@ from typing import Any
 from flask import Response
 
 from app.api.blueprints import Blueprint
-from app.api.requests import read_data
-from app.api.schemas import Items, ModelList, ModelSchema, Predictions
+from app.api.online import answer_online
+from app.api.schemas import Items, JobSchema, ModelList, ModelSchema, Predictions, Preferred
 from app.api.services import services
 from app.models.served import ServedModel
-from app.predictions import encode, predict
 
 blueprint = Blueprint("models", __name__, description="Models and online predictions")
-
-LOAD_WAIT_SECONDS = 30.0
 
 
 @blueprint.get("/v1/models")
@@ -32,25 +29,18 @@ def get_model(model: str) -> dict[str, Any]:
 
 
 @blueprint.post("/v1/models/<model>/predict")
+@blueprint.arguments(Preferred, location="headers")
 @blueprint.doc(requestBody={"required": True, "content": {"application/json": {"schema": Items}}})
 @blueprint.response(200, Predictions)
-@blueprint.problems(400, 404, 413, 415, 422, 500, 503)
-def predict_online(model: str) -> Response:
-    """Predictions for these items, now. All of them, or an error that points at each bad item."""
-    served = services().registry.get(model)
-    answered = predict(ready(served), read_data())
-    body = {
-        "prediction": answered,
-        "model": served.declaration.name,
-        "version": served.declaration.version,
-    }
-    return Response(encode(served, body), mimetype="application/json")
+@blueprint.alt_response(202, schema=JobSchema, description="The job that was made of the items instead")
+@blueprint.problems(400, 404, 413, 415, 422, 500, 503, 504)
+def predict_online(_headers: dict[str, str], model: str) -> Response:
+    """Predictions for these items, now. All of them, or an error that points at each bad item.
 
-
-def ready(served: ServedModel) -> ServedModel:
-    """The model, once it is loaded: a request that comes too early waits for it rather than fail."""
-    served.wait_ready(LOAD_WAIT_SECONDS)
-    return served
+    `Prefer: wait=10` makes a job of the items if they are not predicted in 10 seconds; `Prefer: respond-async`
+    does at once (RFC 7240).
+    """
+    return answer_online(services().registry.get(model))
 
 
 def _describe(served: ServedModel) -> dict[str, Any]:

@@ -32,21 +32,32 @@ OF_STATUS: dict[int, type[ServingError]] = {
 
 def register(app: Flask) -> None:
     """Makes the app answer any error of a view, and of the routing itself, with a problem."""
-    app.register_error_handler(ServingError, render)
     app.register_error_handler(HTTPException, _of_http)
-    app.register_error_handler(DBAPIError, _of_database)
-    app.register_error_handler(Exception, _of_bug)
+    app.register_error_handler(Exception, _answer)
 
 
-def render(error: ServingError) -> Response:
-    """The problem document of an error."""
+def as_served(error: Exception) -> ServingError:
+    """What a client is told of any error; of a bug, no more than that there is one. Logs what was not expected."""
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, DBAPIError) and is_away(error):
+        log.error("database_away", error=" ".join(str(error.orig).split()))
+        return Unavailable(
+            "the database does not answer: try again soon", headers={"Retry-After": AWAY_RETRY_SECONDS}
+        )
+    log.error("unexpected_error", exc_info=error)
+    return ServingError("an unexpected error; the log has its trace under this request_id")
+
+
+def document(error: ServingError, *, path: str, request_id: str | None) -> bytes:
+    """The problem document of an error: the body to send with its status and headers."""
     problem = {
         "type": f"urn:twofold:problem:{error.slug}",
         "title": error.title,
         "status": error.status,
         "detail": _legible(error.detail),
-        "instance": request.path,
-        "request_id": g.get("request_id"),
+        "instance": path,
+        "request_id": request_id,
     }
     if error.errors:
         problem["errors"] = [
@@ -55,12 +66,18 @@ def render(error: ServingError) -> Response:
         ]
     if error.status >= 500:
         log.warning("problem", slug=error.slug, detail=error.detail, exc_info=error.__cause__)
-    return Response(orjson.dumps(problem), status=error.status, headers=error.headers, mimetype=MEDIA_TYPE)
+    return orjson.dumps(problem)
 
 
 def _legible(text: str) -> str:
     """A model's message may hold half characters, such as a file name that is not UTF-8: JSON cannot."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _answer(error: Exception) -> Response:
+    served = as_served(error)
+    body = document(served, path=request.path, request_id=g.get("request_id"))
+    return Response(body, status=served.status, headers=served.headers, mimetype=MEDIA_TYPE)
 
 
 def _of_http(error: HTTPException) -> Response:
@@ -71,7 +88,7 @@ def _of_http(error: HTTPException) -> Response:
     headers = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods))
-    return render(kind(_detail(error), headers=headers))
+    return _answer(kind(_detail(error), headers=headers))
 
 
 def _detail(error: HTTPException) -> str:
@@ -80,19 +97,3 @@ def _detail(error: HTTPException) -> str:
     if error.code == 413:
         return f"the body is over {request.max_content_length} bytes: upload it with POST /v1/inputs instead"
     return error.description or "the request could not be read"
-
-
-def _of_database(error: DBAPIError) -> Response:
-    if not is_away(error):
-        return _of_bug(error)
-    log.error("database_away", error=" ".join(str(error.orig).split()))
-    return render(
-        Unavailable(
-            "the database does not answer: try again soon", headers={"Retry-After": AWAY_RETRY_SECONDS}
-        )
-    )
-
-
-def _of_bug(error: Exception) -> Response:
-    log.error("unexpected_error", exc_info=error)
-    return render(ServingError("an unexpected error; the log has its trace under this request_id"))

@@ -11,13 +11,12 @@ from marshmallow import EXCLUDE, RAISE, Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
 
+from app.api.bodies import parse_json, require_json
 from app.api.services import services
 from app.config import Settings
-from app.data import exact
 from app.data.chunks import Limits
 from app.data.codings import decompress
-from app.data.items import TOO_DEEP, object_end
-from app.errors import BadRequest, FieldError, Invalid, NotFound, UnsupportedMediaType
+from app.errors import BadRequest, FieldError, Invalid, NotFound
 from app.jobs.ids import is_id, new_id
 from app.models.schemas import field_errors
 
@@ -33,9 +32,13 @@ def register(app: Flask) -> None:
     app.after_request(_echo_id)
 
 
+def request_id_of(given: str) -> str:
+    """The id of a request whose `X-Request-ID` is this: the client's own if it is usable, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else new_id()
+
+
 def _begin() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+    g.request_id = request_id_of(request.headers.get("X-Request-ID", ""))
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
@@ -70,70 +73,21 @@ def _received() -> Iterator[bytes]:
 
 def read_json(*, any_media_type: bool = False) -> Any:
     """The JSON value of the body. The article's routes take any `Content-Type`, as its server did."""
-    if not any_media_type and request.mimetype != "application/json":
-        found = f"is `{request.mimetype}`" if request.mimetype else "is missing"
-        detail = f"{found}; this path reads application/json"
-        raise UnsupportedMediaType(f"`Content-Type` {detail}", errors=[FieldError("Content-Type:", detail)])
-    g.body = body = b"".join(body_blocks(services().settings.max_request_bytes))
-    if not body.strip():
-        raise BadRequest("the body is empty: send a JSON object", errors=[FieldError("", "nothing was sent")])
-    max_depth = limits(services().settings).max_depth
-    try:
-        value = exact.loads(body)
-    except ValueError as error:
-        raise BadRequest(f"the body is not JSON: {error}", errors=[FieldError("", str(error))]) from None
-    except RecursionError:
-        raise _invalid("", _too_deep(max_depth)) from None
-    _check_depth(body, value, max_depth)
-    return value
+    if not any_media_type:
+        require_json(request.mimetype)
+    return parse_json(read_body(), limits(services().settings).max_depth)
+
+
+def read_body() -> bytes:
+    """The whole body, decompressed; `TooLarge` if that is over `TWOFOLD_MAX_REQUEST_BYTES`."""
+    body: bytes = b"".join(body_blocks(services().settings.max_request_bytes))
+    g.body = body
+    return body
 
 
 def body_sha256() -> str:
-    """The hex digest of the body that `read_json` read, decompressed: what tells one request from another."""
+    """The hex digest of the body that `read_body` read, decompressed: what tells one request from another."""
     return hashlib.sha256(g.body).hexdigest()
-
-
-def _check_depth(body: bytes, value: Any, max_depth: int) -> None:
-    """`Invalid` for items here that nest deeper than those of an upload may: what is written must be read again."""
-    around = 2  # an item stands in an array in an object
-    if not isinstance(value, dict) or body.count(b"{") + body.count(b"[") <= max_depth + around:
-        return
-    if object_end(body, body.index(b"{"), max_depth + around) == TOO_DEEP:
-        data = value.get("data")
-        items = data if isinstance(data, list) else []
-        deep = next((index for index, item in enumerate(items) if _is_deeper(item, max_depth)), None)
-        raise _invalid("" if deep is None else f"/data/{deep}", _too_deep(max_depth))
-
-
-def _is_deeper(value: Any, max_depth: int) -> bool:
-    """Whether objects and arrays nest deeper; level by level, because recursion could itself go too deep."""
-    level = [value]
-    for _ in range(max_depth + 1):
-        level = [part for part in level if isinstance(part, dict | list)]
-        if not level:
-            return False
-        level = [below for part in level for below in (part.values() if isinstance(part, dict) else part)]
-    return True
-
-
-def _too_deep(max_depth: int) -> str:
-    return f"objects and arrays nest deeper than {max_depth} levels"
-
-
-def read_data(**options: bool) -> list[Any]:
-    """The items of a body `{"data": [item, …]}`, at least one."""
-    body = read_json(**options)
-    if not isinstance(body, dict):
-        raise _invalid("", 'the body must be a JSON object: {"data": [item, …]}')
-    for key in body:
-        if key != "data":
-            raise _invalid(f"/{key}", 'unknown field: the body is {"data": [item, …]}')
-    items = body.get("data")
-    if not isinstance(items, list):
-        raise _invalid("/data", "must be an array of items" if "data" in body else "is missing")
-    if not items:
-        raise _invalid("/data", "at least one item is needed")
-    return items
 
 
 def limits(settings: Settings) -> Limits:
@@ -152,10 +106,6 @@ def checked_id(text: str, kind: str) -> str:
     if not is_id(text):
         raise NotFound(f"there is no {kind} {text}: ids look like 01981f5e-7c4b-7d3a-9f10-2b6c8e0d4a71")
     return text
-
-
-def _invalid(pointer: str, detail: str) -> Invalid:
-    return Invalid(f"{pointer or 'body'}: {detail}", errors=[FieldError(pointer, detail)])
 
 
 class Parser(FlaskParser):

@@ -79,6 +79,13 @@ class Predictions(Schema):
     version = fields.String()
 
 
+class Preferred(Schema):
+    prefer = fields.String(
+        data_key="Prefer",
+        metadata={"description": "`wait=N` and `respond-async` (RFC 7240): a job instead of a late answer"},
+    )
+
+
 class ArticlePredictions(Schema):
     prediction = fields.List(fields.Dict())
 

@@ -12,10 +12,11 @@ from gunicorn.util import parse_address
 from app.config import load_settings
 from app.errors import ConfigurationError
 from app.models.declarations import read_declarations
+from app.native_threads import cap_native_threads
 from app.runner_process import run_process
 
 ROOT = Path(__file__).parent.parent.parent
-"""Where wsgi.py and gunicorn.conf.py are."""
+"""Where asgi.py and gunicorn.conf.py are."""
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 — read, and never bound to
 """What a client on this machine calls an address that stands for all of them."""
 
@@ -34,13 +35,13 @@ def serve(gunicorn_options: tuple[str, ...]) -> None:
     gunicorn = shutil.which("gunicorn", path=beside)
     if gunicorn is None or not (ROOT / "wsgi.py").exists():
         raise ConfigurationError(
-            f"'twofold serve' needs gunicorn and {ROOT / 'wsgi.py'}: run 'make setup' in a checkout of Twofold"
+            f"'twofold serve' needs gunicorn and {ROOT / 'asgi.py'}: run 'make setup' in a checkout of Twofold"
         )
     click.echo(_invitation(default_model, gunicorn_options))
     sys.stdout.flush()
     # Not by a change of directory: models.toml, SQLite's file and the models are where the caller is.
     configuration = ["-c", str(ROOT / "gunicorn.conf.py"), "--pythonpath", str(ROOT)]
-    arguments = [gunicorn, "wsgi:app", *configuration, *gunicorn_options]
+    arguments = [gunicorn, "asgi:app", *configuration, *gunicorn_options]
     os.execv(gunicorn, arguments)  # noqa: S606 — no shell is wanted: gunicorn becomes this process
 
 
@@ -54,7 +55,9 @@ def serve(gunicorn_options: tuple[str, ...]) -> None:
 )
 def run(drain_seconds: float) -> None:
     """Run jobs, without HTTP, until SIGTERM or Ctrl-C; Ctrl-C again gives back at once what still runs."""
-    run_process(load_settings(), drain_seconds=drain_seconds)
+    settings = load_settings()
+    cap_native_threads(settings, os.cpu_count() or 1 if settings.executor == "process" else 1)
+    run_process(settings, drain_seconds=drain_seconds)
 
 
 def _invitation(model: str, gunicorn_options: tuple[str, ...]) -> str:

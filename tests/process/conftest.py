@@ -58,8 +58,9 @@ artifact = "{directory}"
 class Server:
     """A command that serves this project's HTTP, with its own environment, log and port."""
 
-    def __init__(self, database: Database, directory: Path) -> None:
+    def __init__(self, database: Database, directory: Path, lane: str) -> None:
         self.database = database
+        self.lane = lane
         self.directory = directory
         self.port = _free_port()
         self.log = directory / "server.log"
@@ -84,7 +85,7 @@ class Server:
 
     def start(self, *options: str) -> None:
         """Starts gunicorn from the repository's root, and waits until it is ready."""
-        self.launch([str(BIN / "gunicorn"), "wsgi:app", "-b", f"127.0.0.1:{self.port}", *options])
+        self.launch([str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options])
         self.wait_ready()
 
     def launch(self, command: list[str]) -> None:
@@ -101,7 +102,7 @@ class Server:
 
     def refuse(self, *options: str) -> tuple[int, list[str]]:
         """Runs a gunicorn that is expected not to start; its exit status, and the lines that it wrote."""
-        command = [str(BIN / "gunicorn"), "wsgi:app", "-b", f"127.0.0.1:{self.port}", *options]
+        command = [str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options]
         ended = subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
@@ -225,12 +226,21 @@ class Server:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[URL], Server]]:
+def lane(request: pytest.FixtureRequest) -> str:
+    """What is served: `asgi`, as `make serve` does, or what a test names by `both_lanes`."""
+    return str(getattr(request, "param", "asgi"))
+
+
+both_lanes = pytest.mark.parametrize("lane", ["asgi", "wsgi"], indirect=True)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, lane: str) -> Iterator[Callable[[URL], Server]]:
     """Makes a server of a database; it has to be started."""
     servers: list[Server] = []
 
     def make(url: URL) -> Server:
-        servers.append(Server(Database(url), tmp_path))
+        servers.append(Server(Database(url), tmp_path, lane))
         return servers[-1]
 
     yield make

@@ -1,0 +1,43 @@
+"""Metrics for Prometheus, of all processes under one gunicorn: each writes its own file, `/metrics` adds them up.
+
+The arbiter names the directory of those files before anything here is imported (`gunicorn.conf.py`); without one,
+as under `flask run`, a process counts for itself.
+"""
+
+import os
+
+from prometheus_client import REGISTRY as OWN
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_MODEL = ("model", "version")
+BATCH_ITEMS = Histogram(
+    "twofold_batch_items",
+    "Items of one online call of the model",
+    _MODEL,
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096),
+)
+BATCH_WAIT_SECONDS = Histogram(
+    "twofold_batch_wait_seconds",
+    "How long the oldest request of an online call waited for the model",
+    _MODEL,
+    buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+)
+MODEL_SECONDS = Histogram(
+    "twofold_model_seconds",
+    "How long one online call of the model took",
+    _MODEL,
+    buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+)
+
+
+def exposition() -> bytes:
+    """All metrics as text, in the format that Prometheus scrapes."""
+    if DIRECTORY not in os.environ:
+        return generate_latest(OWN)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types for it
+    return generate_latest(registry)

@@ -1,0 +1,208 @@
+"""The batcher: online requests that came while their model ran go into its next call together.
+
+There is no timer and no waiting for more. An idle model gets a request at once; while it runs, others queue, and
+its next call takes all that did. So batches grow with the load and not with a setting, and under no load nothing
+is slower for it.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+import structlog
+
+from app.errors import BadRequest, ModelFailed, Overdue, Overloaded, ServingError
+from app.metrics import BATCH_ITEMS, BATCH_WAIT_SECONDS, MODEL_SECONDS
+from app.models import JsonObject
+from app.models.served import ServedModel
+
+log = structlog.get_logger(__name__)
+
+RETRY_AFTER_SECONDS = 1
+"""What is turned away now may be taken a second later: the queue is bounded to be short."""
+
+
+def never() -> bool:
+    return False
+
+
+class Call:
+    """The items of one request on their way through the model, to be answered within `seconds` or not at all.
+
+    `wake` is called by a thread of the batcher, once it is answered, and must return at once. `is_gone` tells,
+    without waiting, whether the caller has hung up; it is asked just before the model would see the items.
+    """
+
+    __slots__ = ("_outcome", "_wake", "arrived_at", "expires_at", "is_gone", "items", "loaded")
+
+    def __init__(
+        self,
+        items: Sequence[JsonObject],
+        loaded: list[JsonObject] | None,
+        *,
+        seconds: float,
+        wake: Callable[["Call"], None],
+        is_gone: Callable[[], bool] = never,
+    ) -> None:
+        self.items = items
+        self.loaded = loaded
+        self.arrived_at = time.monotonic()
+        self.expires_at = self.arrived_at + seconds
+        self._wake = wake
+        self.is_gone = is_gone
+        self._outcome: list[JsonObject] | ServingError | None = None
+
+    def answer(self, outcome: list[JsonObject] | ServingError) -> None:
+        self._outcome = outcome
+        self._wake(self)
+
+    @property
+    def is_answered(self) -> bool:
+        return self._outcome is not None
+
+    def result(self) -> list[JsonObject]:
+        """The predictions, in the order of the items. Raises what it ended with instead; `Overdue` if it has not."""
+        if isinstance(self._outcome, ServingError):
+            raise self._outcome
+        if self._outcome is None:
+            raise Overdue("the model has not answered yet")
+        return self._outcome
+
+
+class Batcher:
+    """The queue in front of one model of this process, and the `concurrency` threads that are in it.
+
+    The threads begin with the first call that needs them, and are daemons: they end with the process. Every method
+    may be called from any thread.
+    """
+
+    def __init__(self, served: ServedModel) -> None:
+        self._served = served
+        self._lock = threading.Lock()
+        self._waiting: deque[Call] = deque()
+        self.n_waiting_items = 0
+        self._n_threads = 0
+        self._idle: list[threading.Lock] = []
+        """The bells of threads that wait for a call. A plain lock, because a Condition makes one for each wait."""
+        labels = (served.declaration.name, served.declaration.version)
+        self._batch_items = BATCH_ITEMS.labels(*labels)
+        self._wait_seconds = BATCH_WAIT_SECONDS.labels(*labels)
+        self._model_seconds = MODEL_SECONDS.labels(*labels)
+
+    def predict(
+        self,
+        items: Sequence[JsonObject],
+        loaded: list[JsonObject] | None,
+        *,
+        seconds: float,
+        is_gone: Callable[[], bool] = never,
+    ) -> list[JsonObject]:
+        """As `ServedModel.predict`, together with what others ask; blocks the calling thread.
+
+        `Overdue` after so many `seconds`; `Overloaded` at once if too much waits already.
+        """
+        answered = threading.Lock()
+        answered.acquire()
+        call = Call(items, loaded, seconds=seconds, wake=lambda _: answered.release(), is_gone=is_gone)
+        self.submit(call)
+        if not answered.acquire(timeout=seconds):
+            self.withdraw(call)
+        return call.result()
+
+    def submit(self, call: Call) -> None:
+        """Has a call answered, soon and by another thread; `Overloaded` if too much waits already."""
+        declared = self._served.declaration
+        with self._lock:
+            n_waiting_items = self.n_waiting_items + len(call.items)
+            if self._waiting and n_waiting_items > declared.max_waiting_items:
+                raise Overloaded(
+                    f"{self.n_waiting_items} items wait for {self._served} here already: try again soon, or make a "
+                    "job of them with POST /v1/jobs",
+                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+                )
+            self._waiting.append(call)
+            self.n_waiting_items = n_waiting_items
+            bell = self._idle.pop() if self._idle else None
+            is_short = bell is None and self._n_threads < declared.concurrency
+            self._n_threads += is_short
+        if bell is not None:
+            bell.release()
+        elif is_short:
+            threading.Thread(target=self._run, name=f"predict {self._served}", daemon=True).start()
+
+    def withdraw(self, call: Call) -> None:
+        """Forgets a call whose caller waits no more; if the model has it already, its answer goes nowhere."""
+        with self._lock:
+            try:
+                self._waiting.remove(call)
+            except ValueError:
+                return
+            self.n_waiting_items -= len(call.items)
+
+    def _run(self) -> None:
+        bell = threading.Lock()
+        bell.acquire()
+        while True:
+            if calls := self._take(bell):
+                self._answer(calls)
+            else:
+                bell.acquire()
+
+    def _take(self, bell: threading.Lock) -> list[Call]:
+        """All calls that wait, the oldest first, up to the model's batch size; none, and `bell` will ring for more."""
+        calls: list[Call] = []
+        room = self._served.declaration.max_batch_size
+        with self._lock:
+            while self._waiting and (not calls or len(self._waiting[0].items) <= room):
+                call = self._waiting.popleft()
+                self.n_waiting_items -= len(call.items)
+                if call.is_gone():
+                    call.answer(BadRequest("the client hung up before the model came to its items"))
+                elif call.expires_at > time.monotonic():
+                    calls.append(call)
+                    room -= len(call.items)
+            if not calls:
+                self._idle.append(bell)
+        return calls
+
+    def _answer(self, calls: list[Call]) -> None:
+        """Runs a batch. One that fails is halved, so that an item that breaks the model reaches its own caller only."""
+        started_at = time.monotonic()
+        self._wait_seconds.observe(started_at - calls[0].arrived_at)
+        self._batch_items.observe(sum(len(call.items) for call in calls))
+        try:
+            predictions = self._predict(calls)
+        except ServingError as error:
+            self._answer_failed(calls, error)
+        # The boundary of a thread that must not end: who waits for it would wait in vain.
+        except BaseException as error:
+            log.exception("batch_failed", model=str(self._served))
+            reason = f"{self._served} broke off: {type(error).__name__}"
+            self._answer_failed(calls, ModelFailed(reason))
+        else:
+            self._model_seconds.observe(time.monotonic() - started_at)
+            start = 0
+            for call in calls:
+                end = start + len(call.items)
+                call.answer(predictions[start:end])
+                start = end
+
+    def _predict(self, calls: list[Call]) -> list[JsonObject]:
+        if len(calls) == 1:
+            return self._served.predict(calls[0].items, calls[0].loaded)
+        items = list(chain.from_iterable(call.items for call in calls))
+        loaded = [call.loaded for call in calls if call.loaded is not None]
+        are_all_loaded = len(loaded) == len(calls)
+        return self._served.predict(items, list(chain.from_iterable(loaded)) if are_all_loaded else None)
+
+    def _answer_failed(self, calls: list[Call], error: ServingError) -> None:
+        if len(calls) == 1:
+            calls[0].answer(error)
+            return
+        half = len(calls) // 2
+        for part in (calls[:half], calls[half:]):
+            for call in part:
+                call.loaded = None  # the model may have changed it
+            self._answer(part)

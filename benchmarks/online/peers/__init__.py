@@ -1,0 +1,1 @@
+"""The other servers: each answers POST /nothing and POST /sentiment as `{"prediction": […]}`."""
