@@ -17,6 +17,8 @@ PREFIX = "TWOFOLD_"
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MAX_COUNT = 2**53
 """Counts go into SQL, where they must fit 64 bits."""
+MAX_ITEMS = 2**31 - 1
+"""Places of items are 32-bit integers in SQL."""
 DAY_SECONDS = 86_400.0
 
 
@@ -43,6 +45,7 @@ class Settings:
     max_item_bytes: int = MIB
     max_request_bytes: int = 16 * MIB
     max_upload_bytes: int = GIB
+    max_items: int = 100_000_000
     online_timeout_seconds: float = 30.0
     access_log: Literal["off", "on"] = "off"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -98,6 +101,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),
     "web_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
     "runner_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
+    "max_items": lambda variable: env.int(variable, validate=validate.Range(min=1, max=MAX_ITEMS)),
     "runner_nice": lambda variable: env.int(variable, validate=validate.Range(min=0, max=19)),
     "model_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
     "online_timeout_seconds": _seconds(0.01, DAY_SECONDS),

@@ -13,7 +13,7 @@ class FieldError:
     """One thing that is wrong with one place of a request.
 
     `pointer` is a JSON pointer (RFC 6901) into the body, such as `/data/3/text`; a query parameter is
-    `?limit`, a header `Accept:`, a line of an NDJSON or CSV upload `line 17`.
+    `?limit`, a header `Accept:`, a line of an NDJSON or CSV upload `line 17`, a row of a Parquet file `row 17`.
     """
 
     pointer: str
@@ -82,6 +82,12 @@ class UnsupportedMediaType(ServingError):
     """The body's `Content-Type` or `Content-Encoding` is none that this path reads."""
 
     status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class RangeNotSatisfiable(ServingError):
+    """`Range` asks for items that are not there."""
+
+    status, slug, title = 416, "range-not-satisfiable", "Range not satisfiable"
 
 
 class Invalid(ServingError):

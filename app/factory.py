@@ -9,7 +9,7 @@ from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.serving import is_running_from_reloader
 
-from app.api import article, health, inputs, jobs, models, problems, requests, schedules
+from app.api import article, health, inputs, jobs, models, outputs, problems, requests, schedules
 from app.api.services import EXTENSION, Services, services
 from app.config import Settings, load_settings
 from app.db import Database
@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)
-    for module in (models, inputs, jobs, schedules, article, health):
+    for module in (models, inputs, jobs, outputs, schedules, article, health):
         api.register_blueprint(module.blueprint)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Twofold"}))
     problems.register(app)

@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 BENCHMARKS = {
     "data_formats": "data_formats",
+    "bulk": "bulk",
+    "memory": "memory",
     "main_job": "main_job",
     "queue_rate": "queue_rate",
     "claim_flat": "claim_flat",

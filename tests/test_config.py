@@ -49,6 +49,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "max_item_bytes": ("9", 9),
         "max_request_bytes": ("10", 10),
         "max_upload_bytes": ("5000000000", 5_000_000_000),
+        "max_items": ("11", 11),
         "web_threads": ("3", 3),
         "runner_nice": ("0", 0),
         "model_threads": ("2", 2),

@@ -9,8 +9,8 @@ from flask import Response
 from marshmallow import Schema, fields
 
 from app.api.blueprints import Blueprint
-from app.api.jobs import stream
 from app.api.online import answer_online
+from app.api.outputs import stream
 from app.api.requests import body_blocks, limits
 from app.api.schemas import ArticlePredictions, Items
 from app.api.services import services
@@ -76,7 +76,7 @@ def batch(query: dict[str, str]) -> dict[str, Any]:
 @blueprint.get("/download")
 @blueprint.arguments(Filename, location="query")
 @blueprint.response(200, ArticlePredictions)
-@blueprint.problems(404, 422)
+@blueprint.problems(404, 406, 422)
 def download(query: dict[str, str]) -> Response:
     """The predictions of an upload; 404 while there are none."""
     database = services().database
@@ -84,7 +84,7 @@ def download(query: dict[str, str]) -> Response:
         job = _latest_job(session, query["filename"])
     if job is None or not _has_result(job):
         raise NotFound(f"there is no result of {query['filename']} yet: GET /prediction/batch starts it")
-    return stream(history.iterate_outputs(database, job.id), Format.JSON, [])
+    return stream(lambda: history.iterate_outputs(database, job.id), Format.JSON)
 
 
 def _latest_job(session: Any, filename: str) -> Job | None:

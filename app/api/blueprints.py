@@ -8,6 +8,7 @@ from flask_smorest import Blueprint as SmorestBlueprint
 from app.api.problems import MEDIA_TYPE
 from app.api.requests import Parser
 from app.api.schemas import Problem
+from app.data.formats import Format
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -26,6 +27,9 @@ class Blueprint(SmorestBlueprint):
         return decorate
 
 
-def media(*media_types: str) -> dict[str, Any]:
-    """OpenAPI content: text in any of these media types."""
-    return {media_type: {"schema": {"type": "string"}} for media_type in media_types}
+def media(*formats: Format) -> dict[str, Any]:
+    """OpenAPI content in any of these formats: text, or bytes that are none."""
+    return {
+        format.media_type: {"schema": {} if format is Format.PARQUET else {"type": "string"}}
+        for format in formats
+    }

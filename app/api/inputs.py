@@ -10,7 +10,7 @@ from app.api.paging import page_of
 from app.api.requests import body_blocks, checked_id, limits
 from app.api.schemas import InputList, InputQuery, InputSchema, Items, UploadQuery
 from app.api.services import services
-from app.data.formats import format_of_content_type
+from app.data.formats import Format, format_of_content_type
 from app.jobs import history, inputs
 from app.jobs.uploads import receive
 from app.tables import Input
@@ -24,7 +24,7 @@ blueprint = Blueprint("inputs", __name__, description="Uploaded sets of items, f
         "required": True,
         "content": {
             "application/json": {"schema": Items},
-            **media("application/x-ndjson", "text/csv"),
+            **media(Format.NDJSON, Format.CSV, Format.PARQUET),
         },
     }
 )
@@ -32,8 +32,9 @@ blueprint = Blueprint("inputs", __name__, description="Uploaded sets of items, f
 @blueprint.response(201, InputSchema)
 @blueprint.problems(400, 413, 415, 422, 503)
 def upload_input(query: Mapping[str, Any]) -> tuple[Input, int, dict[str, str]]:
-    """Uploads items: JSON `{"data": [item, …]}`, NDJSON, or CSV with a header row; gzip by `Content-Encoding`.
+    """Uploads items: JSON `{"data": [item, …]}`, NDJSON, CSV with a header row, or Parquet.
 
+    `Content-Encoding` may be gzip or zstd.
     A body that breaks off or breaks a rule leaves nothing behind. Schedules run over what names their `collection`.
     """
     format = format_of_content_type(request.headers.get("Content-Type"))

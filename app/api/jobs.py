@@ -1,7 +1,7 @@
-"""Jobs: made, watched, canceled, and their outputs and errors downloaded."""
+"""Jobs: made, watched and canceled."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,7 @@ import orjson
 from flask import Response, request, url_for
 from structlog.contextvars import bind_contextvars
 
-from app.api.blueprints import Blueprint, media
+from app.api.blueprints import Blueprint
 from app.api.paging import page_of
 from app.api.requests import body_sha256, checked_id, limits
 from app.api.schemas import (
@@ -19,13 +19,10 @@ from app.api.schemas import (
     JobSchema,
     JobStory,
     JobWait,
-    OutputQuery,
     Repeatable,
 )
 from app.api.services import services
-from app.data.formats import Format, format_of_accept
-from app.data.writing import write_csv, write_json, write_ndjson
-from app.errors import Conflict, FieldError, Invalid
+from app.errors import FieldError, Invalid
 from app.jobs import again, control, history
 from app.jobs.ids import is_id, new_id
 from app.jobs.uploads import receive_items
@@ -147,66 +144,6 @@ def delete_job(job_id: str) -> Response:
     with services().database.writing() as session:
         control.remove(session, checked_id(job_id, "job"))
     return Response(status=204)
-
-
-@blueprint.get("/v1/jobs/<job_id>/outputs")
-@blueprint.arguments(OutputQuery, location="query")
-@blueprint.doc(
-    responses={
-        200: {
-            "description": "Answers in the order of the input",
-            "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/ArticlePredictions"}},
-                **media("application/x-ndjson", "text/csv"),
-            },
-        }
-    }
-)
-@blueprint.problems(404, 406, 409, 410, 422)
-def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
-    """Each item with its prediction, in input order, as `Accept` asks: JSON, NDJSON or CSV.
-
-    Items that failed are left out; `/errors` names them.
-    """
-    format = format_of_accept(request.headers.get("Accept"))
-    database = services().database
-    with database.reading() as session:
-        job = history.get_job(session, checked_id(job_id, "job"))
-        if job.status not in TERMINAL_JOB_STATES and not query["is_partial"]:
-            raise Conflict(
-                f"job {job_id} is {job.status}: wait until it is done, or ask for ?partial=true",
-                headers={"Retry-After": str(POLL_SECONDS)},
-            )
-        history.require_kept(job)
-        columns = history.output_columns(session, job_id) if format is Format.CSV else []
-    return stream(history.iterate_outputs(database, job_id), format, columns)
-
-
-@blueprint.get("/v1/jobs/<job_id>/errors")
-@blueprint.doc(responses={200: {"description": "One error a line", "content": media("application/x-ndjson")}})
-@blueprint.problems(404, 410)
-def get_errors(job_id: str) -> Response:
-    """The items without a prediction, and why: NDJSON lines `{"index", "code", "message"}` in input order."""
-    database = services().database
-    with database.reading() as session:
-        history.require_kept(history.get_job(session, checked_id(job_id, "job")))
-    lines = (
-        orjson.dumps({"index": index, "code": code, "message": message}) + b"\n"
-        for index, code, message in history.iterate_errors(database, job_id)
-    )
-    return Response(lines, mimetype=Format.NDJSON.media_type)
-
-
-def stream(payloads: Iterator[tuple[bytes, int]], format: Format, columns: list[str]) -> Response:
-    """Outputs as a streamed body in that format."""
-    match format:
-        case Format.JSON:
-            body = write_json(payloads)
-        case Format.NDJSON:
-            body = write_ndjson(payloads)
-        case Format.CSV:
-            body = write_csv(payloads, columns)
-    return Response(body, mimetype=format.media_type, headers={"Vary": "Accept"})
 
 
 def accepted(model: Declaration, items: list[Any], headers: dict[str, str]) -> Response:

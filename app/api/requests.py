@@ -15,7 +15,7 @@ from app.api.bodies import parse_json, require_json
 from app.api.services import services
 from app.config import Settings
 from app.data.chunks import Limits
-from app.data.transfer import decompress
+from app.data.codings import decompress
 from app.errors import BadRequest, FieldError, Invalid, NotFound
 from app.jobs.ids import is_id, new_id
 from app.models.schemas import field_errors
@@ -97,6 +97,7 @@ def limits(settings: Settings) -> Limits:
         chunk_bytes=settings.chunk_bytes,
         max_item_bytes=settings.max_item_bytes,
         max_bytes=settings.max_upload_bytes,
+        max_items=settings.max_items,
     )
 
 

@@ -115,7 +115,7 @@ class Page(Schema):
 
 class InputSchema(Schema):
     id = fields.String()
-    format = fields.String(metadata={"enum": ["json", "ndjson", "csv"]})
+    format = fields.String(metadata={"enum": ["json", "ndjson", "csv", "parquet"]})
     n_items = fields.Integer()
     n_bytes = fields.Integer(metadata={"description": "bytes of the body, after decompression"})
     sha256 = fields.String(
@@ -311,14 +311,6 @@ class JobWait(Schema):
         load_default=0.0,
         validate=validate.Range(0, 60),
         metadata={"description": "seconds to wait for the job to end before answering"},
-    )
-
-
-class OutputQuery(Schema):
-    is_partial = fields.Boolean(
-        data_key="partial",
-        load_default=False,
-        metadata={"description": "what there is so far, of a job that still runs"},
     )
 
 

@@ -4,20 +4,28 @@ A payload is `[` + items joined by `,\\n` + `]`, and an empty one is `[]`. No it
 database reads a payload with `json_each`, and the items are found again without parsing.
 """
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+
+from app.errors import TooLarge
 
 SEPARATOR = b",\n"
+BATCH_BYTES = 64 << 10
+MISSING = b"null"
+"""What stands in the place of an item that failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a chunk, an item and a body may be. Bytes are counted decoded, after decompression."""
+    """How large a chunk, an item, a body and a set of items may be. Bytes are counted decoded, after decompression."""
 
     chunk_items: int
     chunk_bytes: int
     max_item_bytes: int
     max_bytes: int
+    max_items: int = 2**31 - 1
     max_depth: int = 100
     """Objects and arrays inside each other, the item itself counted."""
 
@@ -32,18 +40,8 @@ class ItemChunk:
 
 
 def pack(items: Iterable[bytes]) -> bytes:
-    """The payload of these items, each one JSON text without raw newlines.
-
-    It is written as they come: items made one by one are never all in memory beside it.
-    """
-    payload = bytearray(b"[")
-    for item in items:
-        payload += item
-        payload += SEPARATOR
-    if len(payload) > 1:
-        del payload[-len(SEPARATOR) :]
-    payload += b"]"
-    return bytes(payload)
+    """The payload of these items, each one JSON text without raw newlines."""
+    return b"[%b]" % SEPARATOR.join(items)
 
 
 def unpack(payload: bytes) -> list[bytes]:
@@ -51,11 +49,18 @@ def unpack(payload: bytes) -> list[bytes]:
     return [] if payload == b"[]" else payload[1:-1].split(SEPARATOR)
 
 
-def joined(first: bytes, second: bytes) -> bytes:
-    """The JSON text of an object with the fields of two, which have no name in common."""
-    if second == b"{}":
-        return first
-    return first[:-1] + (b"," if b":" in first else b"") + second[1:]
+def joined(firsts: Sequence[bytes], seconds: Sequence[bytes], *, has_empty: bool) -> list[bytes]:
+    """The JSON texts of objects with the fields of two each, which have no name in common.
+
+    `has_empty` tells whether any of them has no field at all: those are rare, and looking for them costs as much again.
+    """
+    pairs = zip(firsts, seconds, strict=True)
+    if not has_empty:
+        return [first[:-1] + b"," + second[1:] for first, second in pairs]
+    return [
+        first if second == b"{}" else first[:-1] + (b"," if b":" in first else b"") + second[1:]
+        for first, second in pairs
+    ]
 
 
 def part(payload: bytes, start: int, n_items: int) -> bytes:
@@ -63,22 +68,60 @@ def part(payload: bytes, start: int, n_items: int) -> bytes:
     return pack(unpack(payload)[start : start + n_items])
 
 
-def chunked(items: Iterable[bytes], limits: Limits) -> Iterator[ItemChunk]:
+def chunked(batches: Iterable[Sequence[bytes]], limits: Limits) -> Iterator[ItemChunk]:
     """Pack single-line items into chunks of at most `chunk_items` items and `chunk_bytes` of payload.
 
-    An item that is larger than `chunk_bytes` by itself gets a chunk of its own.
+    An item that is larger than `chunk_bytes` by itself gets a chunk of its own. How items are batched makes no
+    difference. Raises TooLarge with the item over `max_items`.
     """
-    chunk_items, chunk_bytes = limits.chunk_items, limits.chunk_bytes
     lines: list[bytes] = []
     n_bytes = first_item = 0
-    for item in items:
-        cost = len(item) + len(SEPARATOR)  # n items cost n - 1 separators and two brackets: n * 2 bytes
-        if lines and (n_bytes + cost > chunk_bytes or len(lines) >= chunk_items):
-            yield ItemChunk(first_item, len(lines), pack(lines))
-            first_item += len(lines)
-            lines.clear()
-            n_bytes = 0
-        lines.append(item)
-        n_bytes += cost
+    for batch in batches:
+        start = 0
+        while start < len(batch):
+            taken = batch[start : start + limits.chunk_items - len(lines)]
+            cost = _cost(taken)
+            if n_bytes + cost > limits.chunk_bytes:
+                taken = taken[: _n_fitting(taken, limits.chunk_bytes - n_bytes) or not lines]
+                cost = _cost(taken)
+            if taken:
+                lines += taken
+                n_bytes += cost
+                start += len(taken)
+            else:
+                yield _chunk(first_item, lines, limits)
+                first_item += len(lines)
+                lines.clear()
+                n_bytes = 0
     if lines:
-        yield ItemChunk(first_item, len(lines), pack(lines))
+        yield _chunk(first_item, lines, limits)
+
+
+def batched(items: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The same items in batches of `BATCH_BYTES`, the last of each included."""
+    batch: list[bytes] = []
+    n_bytes = 0
+    for item in items:
+        batch.append(item)
+        n_bytes += len(item)
+        if n_bytes >= BATCH_BYTES:
+            yield batch
+            batch, n_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _cost(items: Sequence[bytes]) -> int:
+    """Bytes in a payload: n items have n - 1 separators and two brackets, which are n * 2 bytes."""
+    return sum(map(len, items)) + len(SEPARATOR) * len(items)
+
+
+def _n_fitting(items: Sequence[bytes], max_bytes: int) -> int:
+    """How many of these items, from the first on, cost no more."""
+    return bisect_right(list(accumulate(len(item) + len(SEPARATOR) for item in items)), max_bytes)
+
+
+def _chunk(first_item: int, lines: list[bytes], limits: Limits) -> ItemChunk:
+    if first_item + len(lines) > limits.max_items:
+        raise TooLarge(f"the body has more than {limits.max_items:,} items; upload it in parts")
+    return ItemChunk(first_item, len(lines), pack(lines))

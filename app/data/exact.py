@@ -1,7 +1,7 @@
 """JSON in and out at orjson's speed, with integers of any size: orjson alone reads those beyond 64 bits as floats."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,7 +46,7 @@ def dumps(value: Any) -> bytes:
         return _dumps_long(value)
 
 
-def dumps_objects(values: Sequence[dict[str, Any]]) -> list[bytes]:
+def dumps_objects(values: Sequence[dict[str, Any]], dumps: Callable[[Any], bytes] = dumps) -> list[bytes]:
     """`dumps` of each object. Written in one piece and cut, which takes a quarter of the time: orjson begins every
     text with a buffer of 4 KiB, and a thousand of those are more than a processor's cache."""
     cut = dumps(values)[2:-2].split(_BETWEEN)

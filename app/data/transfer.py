@@ -1,36 +1,11 @@
-"""Bytes on their way in: decompressed, measured and regrouped before any format is looked at."""
+"""Bytes on their way in: limited, measured and regrouped before any format is looked at."""
 
 import hashlib
-import zlib
 from collections.abc import Iterable, Iterator
 
-from app.errors import BadRequest, FieldError, TooLarge, UnsupportedMediaType
+from app.errors import TooLarge
 
-MAX_STEP_BYTES = 1 << 20
-"""Most that one step of decompression puts into memory."""
 PIECE_BYTES = 64 << 10
-_GZIP_WBITS = 31  # zlib: window bits 15, plus 16 for a gzip header and trailer
-# Small, because zlib hands back a copy of what it did not use: once per step, and once per gzip member.
-_GZIP_SLICE_BYTES = 16 << 10
-
-
-def decompress(blocks: Iterable[bytes], encoding: str | None, max_bytes: int) -> Iterator[bytes]:
-    """The decoded blocks of a body with this `Content-Encoding`: none, `identity` or `gzip`.
-
-    Raises UnsupportedMediaType at once for another encoding. While read: TooLarge once more than `max_bytes`
-    came out (or went in), BadRequest for gzip that is corrupt, cut short or followed by something else.
-    """
-    name = (encoding or "identity").strip().lower()
-    if name in ("gzip", "x-gzip"):
-        return at_most(_gunzip(at_most(blocks, max_bytes)), max_bytes)
-    if name in ("identity", ""):
-        return at_most(blocks, max_bytes)
-    detail = f"is `{name}`; this path reads gzip and identity"
-    raise UnsupportedMediaType(
-        f"`Content-Encoding` {detail}",
-        errors=[FieldError("Content-Encoding:", detail)],
-        headers={"Accept-Encoding": "gzip, identity"},
-    )
 
 
 class Measured:
@@ -77,32 +52,3 @@ def regrouped(blocks: Iterable[bytes]) -> Iterator[bytes]:
                 waiting.clear()
     if waiting:
         yield bytes(waiting)
-
-
-def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The content of one or more gzip members (RFC 1952, 2.2), at most `MAX_STEP_BYTES` at a time."""
-    member = zlib.decompressobj(_GZIP_WBITS)
-    n_read = 0
-    for block in blocks:
-        for start in range(0, len(block), _GZIP_SLICE_BYTES):
-            data = block[start : start + _GZIP_SLICE_BYTES]
-            n_read += len(data)
-            while True:
-                if member.eof:
-                    if not data:
-                        break
-                    member = zlib.decompressobj(_GZIP_WBITS)
-                try:
-                    inflated = member.decompress(data, MAX_STEP_BYTES)
-                except zlib.error as error:
-                    raise BadRequest(
-                        f"the gzip body is corrupt, or something follows it, before byte {n_read}: {error}"
-                    ) from None
-                if inflated:
-                    yield inflated
-                data = member.unused_data if member.eof else member.unconsumed_tail
-                # A full step may leave more inside zlib, even when it has taken all its input.
-                if not data and len(inflated) < MAX_STEP_BYTES:
-                    break
-    if not member.eof:
-        raise BadRequest(f"the gzip body is cut short after {n_read} bytes")

@@ -7,14 +7,33 @@ Payloads come as pairs `(payload, n_missing)`: an array in the chunk format, and
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import orjson
 
-from app.data.chunks import SEPARATOR, unpack
+from app.data.chunks import MISSING, SEPARATOR, unpack
 from app.data.exact import has_long_number
+from app.data.formats import Format
 
-_MISSING = b"null"
+
+def write_answers(
+    format: Format, payloads: Callable[[], Iterable[tuple[bytes, int]]], columns: Sequence[str]
+) -> Iterator[bytes]:
+    """The body of a download; `columns` are those of a CSV or Parquet. Nothing is read before the first block is taken.
+
+    `payloads` gives them from the start each time it is called: Parquet takes them twice.
+    """
+    match format:
+        case Format.JSON:
+            yield from write_json(payloads())
+        case Format.NDJSON:
+            yield from write_ndjson(payloads())
+        case Format.CSV:
+            yield from write_csv(payloads(), columns)
+        case Format.PARQUET:
+            from app.data.parquet_answers import write_parquet  # pyarrow is an extra, and 40 MB in memory
+
+            yield from write_parquet(payloads, columns)
 
 
 def write_ndjson(payloads: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:
@@ -59,7 +78,7 @@ def _present(payload: bytes, n_missing: int) -> bytes:
     """A payload's lines without its brackets and without the answers that are missing."""
     if not n_missing:
         return payload[1:-1]
-    return SEPARATOR.join(answer for answer in unpack(payload) if answer != _MISSING)
+    return SEPARATOR.join(answer for answer in unpack(payload) if answer != MISSING)
 
 
 def _parsed(payload: bytes) -> list[dict[str, object] | None]:

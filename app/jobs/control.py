@@ -173,6 +173,8 @@ def expire(session: Session, limit: int) -> int:
 
 def cancel_leftovers(session: Session, job_ids: Collection[str]) -> None:
     """Cancels chunks that came back to jobs which are being canceled: nothing should run them again."""
+    if not job_ids:
+        return
     canceling = session.scalars(
         select(Job.id)
         .where(Job.id.in_(job_ids), Job.status == JobState.CANCELING)

@@ -6,10 +6,12 @@ from heapq import merge
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app.columns import utc_now
+from app.config import MAX_ITEMS
+from app.data.chunks import MISSING, part, unpack
 from app.db import Database
 from app.errors import Gone, NotFound
 from app.jobs import presence
@@ -20,6 +22,24 @@ ListedRow = TypeVar("ListedRow", Input, Job, Schedule)
 CHUNKS_PER_READ = 4
 """Chunks that a download holds in memory at once, about a megabyte each."""
 ERRORS_PER_READ = 1000
+# The output that holds a place begins at or before it: found by the index, so that no payload before it is read.
+_NEXT_OUTPUTS = (
+    select(Output.first_item, Output.n_items, Output.n_errored, Output.items)
+    .where(
+        Output.job_id == bindparam("job_id"),
+        Output.first_item
+        >= func.coalesce(
+            select(func.max(Output.first_item))
+            .where(Output.job_id == bindparam("job_id"), Output.first_item <= bindparam("n_read"))
+            .scalar_subquery(),
+            0,
+        ),
+        Output.first_item + Output.n_items > bindparam("n_read"),
+        Output.first_item < bindparam("stop"),
+    )
+    .order_by(Output.first_item)
+    .limit(CHUNKS_PER_READ)
+)
 
 
 def get_input(session: Session, input_id: str) -> Input:
@@ -104,29 +124,33 @@ def output_columns(session: Session, job_id: str) -> list[str]:
     return list(dict.fromkeys(column for columns in rows for column in columns))
 
 
-def iterate_outputs(database: Database, job_id: str) -> Iterator[tuple[bytes, int]]:
-    """A job's outputs in input order, as (payload, places that hold null).
+def iterate_outputs(
+    database: Database, job_id: str, items: range | None = None
+) -> Iterator[tuple[bytes, int]]:
+    """A job's outputs in input order, as (payload, places that hold null); only those of `items`, if given.
 
     Read a few chunks at a time, each time in a transaction of its own: a client that downloads slowly must
     keep neither a snapshot nor a connection from others. Predictions never change, so the pieces fit together;
     a retry may cut an output in two, which is why the next one is that which begins where the last one ended.
     `Gone` if the job is pruned or deleted meanwhile: a body that ends early must not look whole.
     """
-    n_read = 0
-    while True:
+    items = range(MAX_ITEMS) if items is None else items
+    n_read = items.start
+    while n_read < items.stop:
         with database.reading() as session:
             rows = session.execute(
-                select(Output.first_item, Output.n_items, Output.items, Output.n_errored)
-                .where(Output.job_id == job_id, Output.first_item >= n_read)
-                .order_by(Output.first_item)
-                .limit(CHUNKS_PER_READ)
+                _NEXT_OUTPUTS, {"job_id": job_id, "n_read": n_read, "stop": items.stop}
             ).all()
             _require_still_kept(session, job_id)
         if not rows:
             return
-        for row in rows:
-            yield row.items, row.n_errored
-        n_read = rows[-1].first_item + rows[-1].n_items
+        for first_item, n_items, n_errored, payload in rows:
+            start, stop = max(n_read - first_item, 0), min(items.stop - first_item, n_items)
+            if stop - start < n_items:
+                payload = part(payload, start, stop - start)
+                n_errored = n_errored and unpack(payload).count(MISSING)
+            yield payload, n_errored
+            n_read = first_item + stop
 
 
 def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:

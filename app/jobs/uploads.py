@@ -9,7 +9,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from app.data import exact
-from app.data.chunks import ItemChunk, Limits, chunked
+from app.data.chunks import ItemChunk, Limits, batched, chunked
 from app.data.formats import Format
 from app.data.items import item_too_large
 from app.data.reading import read_items
@@ -62,7 +62,7 @@ def receive_items(session: Session, items: Iterable[object], limits: Limits) -> 
     lines = Measured(_lines(items, limits))
     input_id = new_id()
     inputs.begin(session, input_id, Format.JSON)
-    inputs.fill(session, input_id, list(chunked(lines, limits)), first_seq=0)
+    inputs.fill(session, input_id, list(chunked(batched(lines), limits)), first_seq=0)
     inputs.seal(session, input_id, n_bytes=lines.n_bytes, sha256=lines.sha256)
     return input_id
 

@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import or_
+from operator import attrgetter, or_
 
 from app.data import exact
-from app.data.chunks import joined, pack, unpack
+from app.data.chunks import MISSING, joined, pack, unpack
 from app.errors import FieldError, ModelFailed
 from app.jobs.claims import ItemFailure
 from app.models import JsonObject
@@ -65,23 +65,26 @@ def predict_chunk(served: ServedModel, payload: bytes, stopwatch: Stopwatch | No
     items: list[JsonObject] = exact.loads(payload)
     loaded, failures = _validate(served, items, 0)
     refused_places = {failure.place for failure in failures}
-    places = [place for place in range(len(items)) if place not in refused_places]
-    accepted = [items[place] for place in places]
+    places: Sequence[int] = range(len(items))
+    if refused_places:
+        places = [place for place in places if place not in refused_places]
+        items, texts = [items[place] for place in places], [texts[place] for place in places]
 
-    lines = [b"null"] * len(items)
+    lines: list[bytes] = []
     columns: dict[str, None] = {}
-    for run, predicted in _isolate(served, accepted, loaded, 0, stopwatch):
-        run_places = places[run.start : run.stop]
+    for run, predicted in _isolate(served, items, loaded, 0, stopwatch):
         if isinstance(predicted, ModelFailed):
-            failures.extend(_failure(place, "model_failed", predicted.detail) for place in run_places)
+            failures.extend(
+                _failure(place, "model_failed", predicted.detail) for place in places[run.start : run.stop]
+            )
             continue
-        answered, names = predicted.answers(
-            accepted[run.start : run.stop], [texts[place] for place in run_places]
-        )
-        for place, line in zip(run_places, answered, strict=True):
-            lines[place] = line
+        answered, names = predicted.answers(items[run.start : run.stop], texts[run.start : run.stop])
+        lines += answered
         columns |= names
-    return ChunkAnswer(pack(lines), list(columns), sorted(failures, key=lambda failure: failure.place))
+    failures.sort(key=attrgetter("place"))
+    for failure in failures:  # by ascending place, so that each stands where it belongs
+        lines.insert(failure.place, MISSING)
+    return ChunkAnswer(pack(lines), list(columns), failures)
 
 
 def _validate(
@@ -118,7 +121,8 @@ class _Predicted:
         own = dict.fromkeys(chain.from_iterable(items))
         new = dict.fromkeys(chain.from_iterable(self.predictions))
         if own.keys().isdisjoint(new):
-            return list(map(joined, item_texts, self.texts)), own | new
+            has_empty = not (all(items) and all(self.predictions))
+            return joined(item_texts, self.texts, has_empty=has_empty), own | new
         merged = map(or_, items, self.predictions)
         return list(map(exact.dumps, merged)), own | new
 

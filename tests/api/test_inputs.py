@@ -8,20 +8,25 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 from flask import Flask
 from sqlalchemy.orm import Session
 
 from app.jobs import inputs, uploads
-from tests.api.conftest import Answer, Client, client_of, ended, items, refused
+from tests.api.conftest import Answer, Client, MakeApp, client_of, ended, items, refused
+from tests.data.bodies import parquet, zstd
 
 CountRows = Callable[[], dict[str, int]]
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
+PARQUET = "application/vnd.apache.parquet"
+ENDING = {JSON: "json", NDJSON: "ndjson", CSV: "csv", PARQUET: "parquet"}
 ITEMS = [{"text": f"{index} é 😀", "n": index} for index in range(10)]
 BODIES = {
     JSON: orjson.dumps({"data": ITEMS}, option=orjson.OPT_INDENT_2),
     NDJSON: b"".join(orjson.dumps(item) + b"\n" for item in ITEMS),
     CSV: "".join(["text,n\r\n", *(f"{item['text']},{item['n']}\r\n" for item in ITEMS)]).encode(),
+    PARQUET: parquet(pa.Table.from_pylist(ITEMS)),
 }
 
 
@@ -50,27 +55,28 @@ def stream(client: Client, blocks: Blocks, **environ: Any) -> Answer:
     return client.post("/v1/inputs", content_type=NDJSON, environ_overrides=overrides)
 
 
-@pytest.mark.parametrize("content_type", [JSON, NDJSON, CSV])
+@pytest.mark.parametrize("content_type", [JSON, NDJSON, CSV, PARQUET])
 def test_an_upload_is_sealed_and_measured_as_decoded(
     content_type: str, client: Client, count_rows: CountRows
 ) -> None:
     body = BODIES[content_type]
 
     plain = upload(client, body, content_type)
-    compressed = upload(client, gzip.compress(body), content_type, content_encoding="gzip")
+    gzipped = upload(client, gzip.compress(body), content_type, content_encoding="gzip")
+    by_zstd = upload(client, zstd.compress(body), content_type, content_encoding="zstd")
 
-    for response in (plain, compressed):
+    for response in (plain, gzipped, by_zstd):
         assert response.status_code == 201
         made = response.json
         assert response.headers["Location"] == f"/v1/inputs/{made['id']}"
-        assert made["format"] == {JSON: "json", NDJSON: "ndjson", CSV: "csv"}[content_type]
+        assert made["format"] == ENDING[content_type]
         assert made["n_items"] == 10
         assert made["n_bytes"] == len(body)
         assert made["sha256"] == hashlib.sha256(body).hexdigest()
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made["created_at"])
         assert made["sealed_at"] >= made["created_at"]
         assert client.get(response.headers["Location"]).json == made
-    assert count_rows() == {"inputs": 2, "input_chunks": 6}
+    assert count_rows() == {"inputs": 3, "input_chunks": 9}
 
 
 def test_a_streamed_upload_of_many_commits_is_whole(
@@ -216,3 +222,31 @@ def test_the_articles_upload_is_an_input_too(client: Client) -> None:
     name = client.post("/upload", json={"data": items("a")}).json["filename"]
 
     assert client.get(f"/v1/inputs/{name}").json["n_items"] == 1
+
+
+def test_limits_are_those_of_the_settings(make_app: MakeApp, count_rows: CountRows) -> None:
+    client = client_of(make_app(max_items=9, max_upload_bytes=1000))
+
+    for content_type, body in BODIES.items():
+        if len(body) <= 1000:
+            refused(upload(client, body, content_type), 413, "more than 9 items")
+    refused(upload(client, b'{"n":1}\n' * 126), 413, "larger than 1,000 bytes")
+    for coding, pack in (("gzip", gzip.compress), ("zstd", zstd.compress)):
+        refused(upload(client, pack(bytes(10**6)), content_encoding=coding), 413, "larger than 1,000 bytes")
+    refused(
+        client.post("/v1/jobs", json={"model": "moody", "data": items(*"0123456789")}), 413, "more than 9"
+    )
+    assert count_rows() == {}
+
+
+@pytest.mark.usefixtures("runner")
+def test_parquet_goes_the_whole_way(client: Client) -> None:
+    table = pa.table({"text": ["a", "b"], "at": pa.array([0, 1], pa.timestamp("s", "UTC")), "v": [[1.5], []]})
+    made = upload(client, parquet(table), PARQUET)
+
+    job = ended(client, input_id=made.json["id"])
+
+    assert client.get(f"/v1/jobs/{job['id']}/outputs").json["prediction"] == [
+        {"text": "a", "at": "1970-01-01T00:00:00Z", "v": [1.5], "mood": "better"},
+        {"text": "b", "at": "1970-01-01T00:00:01Z", "v": [], "mood": "better"},
+    ]

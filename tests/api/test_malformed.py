@@ -101,7 +101,8 @@ UPLOADS = [
     post(INPUTS, b'{"a":1}\n', 415, "Content-Type:", None),
     post(INPUTS, b"<a/>", 415, "Content-Type:", "application/xml"),
     post(INPUTS, b"a\n1\n", 415, "charset", "text/csv; charset=utf-16"),
-    post(INPUTS, b'{"a":1}\n', 415, "Content-Encoding:", NDJSON, content_encoding="zstd"),
+    post(INPUTS, b'{"a":1}\n', 415, "Content-Encoding:", NDJSON, content_encoding="br"),
+    post(INPUTS, b'{"a":1}\n', 400, "zstd body is corrupt", NDJSON, content_encoding="zstd"),
     post(
         INPUTS, gzip.compress(b'{"a":1}\n' * 50, mtime=0)[:-9], 400, "gzip", NDJSON, content_encoding="gzip"
     ),

@@ -104,7 +104,12 @@ def test_bodies_are_documented_where_they_are_read(document: dict[str, Any]) -> 
 
     assert bodies == {
         ("post", "/v1/models/{model}/predict"): {"application/json"},
-        ("post", "/v1/inputs"): {"application/json", "application/x-ndjson", "text/csv"},
+        ("post", "/v1/inputs"): {
+            "application/json",
+            "application/x-ndjson",
+            "text/csv",
+            "application/vnd.apache.parquet",
+        },
         ("post", "/v1/jobs"): {"application/json"},
         ("put", "/v1/jobs/{job_id}"): {"application/json"},
         ("post", "/v1/schedules"): {"application/json"},

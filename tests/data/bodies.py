@@ -3,15 +3,22 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from app.data import Format, ItemChunk, Limits, read_items
+
+if sys.version_info >= (3, 14):
+    from compression import zstd as zstd
+else:
+    from backports import zstd as zstd
 
 LIMITS = Limits(chunk_items=1000, chunk_bytes=1 << 20, max_item_bytes=1 << 20, max_bytes=1 << 30)
 
@@ -76,6 +83,13 @@ def csv_body(items: Sequence[Item]) -> bytes:
     writer.writeheader()
     writer.writerows(items)
     return text.getvalue().encode()
+
+
+def parquet(table: Any, **options: Any) -> bytes:
+    """An Arrow table as a Parquet file."""
+    file = io.BytesIO()
+    pq.write_table(table, file, **options)
+    return file.getvalue()
 
 
 def read(blocks: Iterable[bytes] | bytes, format: Format, limits: Limits = LIMITS) -> list[ItemChunk]:

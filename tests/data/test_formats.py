@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.data import Format, format_of_accept, format_of_content_type
+from app.data import Format, format_of_accept, format_of_content_type, formats
 from app.errors import NotAcceptable, UnsupportedMediaType
 
 
@@ -17,6 +17,8 @@ from app.errors import NotAcceptable, UnsupportedMediaType
         ("application/jsonl", Format.NDJSON),
         ("text/csv; charset=utf8", Format.CSV),
         ("text/csv;", Format.CSV),
+        ("application/vnd.apache.parquet", Format.PARQUET),
+        ("application/x-parquet", Format.PARQUET),
     ],
 )
 def test_a_content_type_names_its_format(header: str, format: Format) -> None:
@@ -40,7 +42,7 @@ def test_another_content_type_is_refused_by_name(header: str | None, words: str)
         format_of_content_type(header)
     assert words in refusal.value.detail
     assert refusal.value.errors[0].pointer == "Content-Type:"
-    assert refusal.value.headers["Accept"] == "application/json, application/x-ndjson, text/csv"
+    assert refusal.value.headers["Accept"] == ", ".join(format.media_type for format in Format)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,7 @@ def test_another_content_type_is_refused_by_name(header: str | None, words: str)
         ("*/*;q=0.5, application/json;q=0.1, text/csv;q=0.2", Format.NDJSON),
         ('text/html;title="a, text/csv", application/x-ndjson', Format.NDJSON),
         ("application/json;q=2, text/csv;q=0.1", Format.CSV),
+        ("application/parquet, text/csv;q=0.9", Format.PARQUET),
     ],
 )
 def test_accept_chooses_by_weight_then_by_name_then_by_our_order(header: str | None, format: Format) -> None:
@@ -84,4 +87,15 @@ def test_each_format_is_a_string_with_a_media_type() -> None:
         "json": "application/json",
         "ndjson": "application/x-ndjson",
         "csv": "text/csv",
+        "parquet": "application/vnd.apache.parquet",
     }
+
+
+def test_parquet_needs_its_extra_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+
+    with pytest.raises(UnsupportedMediaType, match=r"pip install 'twofold\[parquet\]'"):
+        format_of_content_type("application/vnd.apache.parquet")
+    with pytest.raises(NotAcceptable, match=r"pip install 'twofold\[parquet\]'"):
+        format_of_accept("application/vnd.apache.parquet")
+    assert format_of_accept("application/vnd.apache.parquet, text/csv;q=0.1") is Format.CSV

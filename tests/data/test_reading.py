@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.data import Format, Limits, pack, read_items, unpack
+from app.errors import TooLarge
 from tests.data import bodies
 from tests.data.bodies import (
     LIMITS,
@@ -22,6 +23,8 @@ from tests.data.bodies import (
     items_of,
     read,
 )
+
+TEXTUAL = [Format.JSON, Format.NDJSON, Format.CSV]
 
 
 @bodies.sampled
@@ -112,7 +115,7 @@ def test_a_chunk_closes_at_the_items_or_the_bytes_whichever_is_first() -> None:
     assert [(chunk.first_item, chunk.n_items) for chunk in chunks] == [(0, 4), (4, 3), (7, 1), (8, 2)]
 
 
-@pytest.mark.parametrize("format", list(Format))
+@pytest.mark.parametrize("format", TEXTUAL)
 def test_an_item_at_its_limit_passes_in_any_blocks(format: Format) -> None:
     item = b'{"text":"%s"}' % (b"x" * 1000)
     body = {
@@ -165,7 +168,7 @@ def _stream(format: Format, n_bytes: int) -> Iterator[bytes]:
     yield after
 
 
-@pytest.mark.parametrize("format", list(Format))
+@pytest.mark.parametrize("format", TEXTUAL)
 def test_memory_stays_flat_over_50_megabytes(format: Format) -> None:
     n_items = 0
     tracemalloc.start()
@@ -179,7 +182,7 @@ def test_memory_stays_flat_over_50_megabytes(format: Format) -> None:
     assert peak_bytes < 6 << 20
 
 
-@pytest.mark.parametrize("format", list(Format))
+@pytest.mark.parametrize("format", TEXTUAL)
 def test_one_huge_block_takes_no_more_memory_than_small_ones(format: Format) -> None:
     body = b"".join(_stream(format, 20 << 20))
     tracemalloc.start()
@@ -190,3 +193,17 @@ def test_one_huge_block_takes_no_more_memory_than_small_ones(format: Format) -> 
     finally:
         tracemalloc.stop()
     assert peak_bytes < 6 << 20
+
+
+@pytest.mark.parametrize("format", TEXTUAL)
+def test_more_items_than_allowed_are_refused(format: Format) -> None:
+    body = {
+        Format.JSON: b'{"data":[{"a":"1"},{"a":"2"},{"a":"3"}]}',
+        Format.NDJSON: b'{"a":"1"}\n\n{"a":"2"}\n{"a":"3"}',
+        Format.CSV: b"a\n1\n2\n3\n",
+    }[format]
+    assert read(body, format, replace(LIMITS, max_items=3))[0].n_items == 3
+    with pytest.raises(TooLarge, match="more than 2 items"):
+        read(body, format, replace(LIMITS, max_items=2))
+    with pytest.raises(TooLarge, match="more than 2 items"):
+        read(body, format, replace(LIMITS, max_items=2, chunk_items=1))

@@ -3,8 +3,13 @@
 import signal
 import socket
 import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
+import orjson
+
+from tests.data.bodies import zstd
 from tests.process.conftest import BIN, Server, both_lanes
 from tests.waiting import wait_until
 
@@ -22,6 +27,30 @@ def test_gunicorn_serves_online_and_batch_and_stops_cleanly(server: Server) -> N
     log = server.log.read_text()
     assert "Traceback" not in log
     assert '"level": "error"' not in log
+
+
+def test_a_compressed_upload_in_pieces_and_a_compressed_download_come_through(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.environment["TWOFOLD_CHUNK_ITEMS"] = "1000"
+    server.start()
+    lines = [b'{"number":%d}\n' % number for number in range(20_000)]
+    body = zstd.compress(b"".join(lines))
+    pieces = (body[start : start + 1000] for start in range(0, len(body), 1000))
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd"}
+        connection.request("POST", "/v1/inputs", pieces, headers, encode_chunked=True)
+        made = orjson.loads(connection.getresponse().read())
+        assert (made["n_items"], made["n_bytes"]) == (20_000, len(b"".join(lines)))
+
+        job = server.call("POST", "/v1/jobs", {"model": "held", "input_id": made["id"]})[1]
+        assert server.call("GET", f"/v1/jobs/{job['id']}?wait=30")[1]["status"] == "succeeded"
+        headers = {"Accept": "application/x-ndjson", "Accept-Encoding": "zstd", "Range": "items=19000-"}
+        connection.request("GET", f"/v1/jobs/{job['id']}/outputs", headers=headers)
+        response = connection.getresponse()
+        assert (response.status, response.headers["Content-Range"]) == (206, "items 19000-19999/20000")
+        assert response.headers["Transfer-Encoding"] == "chunked"
+        answered = [orjson.loads(line) for line in zstd.decompress(response.read()).splitlines()]
+        assert answered == [{"number": number, "double": 2 * number} for number in range(19_000, 20_000)]
 
 
 @both_lanes

@@ -129,6 +129,32 @@ def test_an_item_on_which_the_schema_itself_breaks_fails_alone(model: ServedMode
     assert Tripping.calls == [2]
 
 
+class Sparing:
+    """Says nothing of most items."""
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        return [item.get("say", {}) for item in items]
+
+
+def test_items_and_predictions_without_a_field_are_joined_all_the_same() -> None:
+    texts = [b"{}", b"{ \t}", b'{"d":1.50}', b'{"d":1.50,"say":{"e":1}}', b'{"say":{"e":{}}}']
+
+    answer = predict_chunk(served(Sparing), pack(texts))
+
+    assert unpack(answer.items) == [*texts[:3], b'{"d":1.50,"say":{"e":1},"e":1}', b'{"say":{"e":{}},"e":{}}']
+    assert answer.columns == ["d", "say", "e"]
+    assert unpack(predict_chunk(served(Constant), pack(texts[:3])).items) == [
+        b'{"e":1}',
+        b'{ \t"e":1}',
+        b'{"d":1.50,"e":1}',
+    ]
+
+
+class Constant:
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        return [{"e": 1} for _ in items]
+
+
 def nested(depth: int) -> Any:
     value: Any = 1
     for _ in range(depth):
