@@ -11,6 +11,8 @@ BENCHMARKS = {
     "queue_rate": "queue_rate",
     "claim_flat": "claim_flat",
     "online": "online.compare",
+    "online_beside_batch": "online.beside_batch",
+    "online_overhead": "online.overhead",
 }
 """Names, and where each has its `main(arguments)`."""
 

@@ -199,7 +199,7 @@ def _settings(server: Server, scratch: Scratch) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{scratch.folder}/{server.name}.db",
         "TWOFOLD_MODELS_FILE": str(scratch.models_file),
         "TWOFOLD_RUNNER": "off",
-        "TWOFOLD_LOG_LEVEL": "warning",
+        "TWOFOLD_LOG_LEVEL": "info",
     }
 
 
