@@ -28,6 +28,7 @@ class Settings:
     models_file: Path = Path("models.toml")
     web_threads: int = 16
     runner: Literal["embedded", "off"] = "embedded"
+    runners: int = 1
     runner_threads: int = 8
     runner_nice: int = 10
     model_threads: int | None = None
@@ -95,6 +96,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "executor": _one_of("thread", "process"),
     "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),
     "web_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
+    "runners": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
     "runner_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
     "runner_nice": lambda variable: env.int(variable, validate=validate.Range(min=0, max=19)),
     "model_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),

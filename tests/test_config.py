@@ -36,6 +36,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     chosen: dict[str, tuple[str, object]] = {
         "models_file": ("/etc/models.toml", Path("/etc/models.toml")),
         "runner": ("off", "off"),
+        "runners": ("2", 2),
         "runner_threads": ("3", 3),
         "job_window": ("5", 5),
         "lease_seconds": ("1.5", 1.5),
