@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.databases import fresh
 from benchmarks.online import jobs_client, load, open_loop, report
 from benchmarks.online.options import parser, some_of
-from benchmarks.online.scratch import Scratch
+from benchmarks.online.scratch import PEER_VERSIONS, Scratch
 from benchmarks.online.servers import SERVERS, Running, choose, running
 
 N_CONNECTIONS = 16
@@ -111,7 +111,7 @@ class Lane:
 def main(arguments: list[str]) -> None:
     options = _options(arguments)
     scratch = Scratch(options.scratch)
-    scratch.prepare()
+    scratch.prepare_online()
     measured: list[Row] = []
     for kind in options.databases:
         for server in choose(options.servers):
@@ -137,7 +137,7 @@ def main(arguments: list[str]) -> None:
                                 )
                             )
     title = f"Online beside a batch: {options.model}, N=1, {N_CONNECTIONS} connections, half of capacity"
-    lines = report.heading(title, "online_beside_batch", arguments, scratch.versions())
+    lines = report.heading(title, "online_beside_batch", arguments, scratch.versions(peers=PEER_VERSIONS))
     folder = options.results or scratch.folder / "results"
     report.publish(folder, "online_beside_batch", [*lines, *_table(measured)], measured)
 

@@ -6,6 +6,7 @@ python -m benchmarks.online.jobs_client download PORT JOB     prints how many by
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,16 +44,17 @@ def upload(port: int, file: Path) -> dict[str, Any]:
     return answer
 
 
-def download(port: int, job_id: str) -> int:
-    """Reads all outputs of a job as NDJSON; how many bytes they are."""
+def download(port: int, job_id: str, file: Path | None = None) -> int:
+    """Reads all outputs of a job as NDJSON, into a file if one is named; how many bytes they are."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
     connection.request("GET", f"/v1/jobs/{job_id}/outputs", headers={"Accept": "application/x-ndjson"})
     response = connection.getresponse()
     if response.status != 200:
         raise SystemExit(f"download: {response.status} {response.read()[:500]!r}")
     n_bytes = 0
-    while block := response.read(BLOCK_BYTES):
-        n_bytes += len(block)
+    with (file or Path(os.devnull)).open("wb") as out:
+        while block := response.read(BLOCK_BYTES):
+            n_bytes += out.write(block)
     return n_bytes
 
 

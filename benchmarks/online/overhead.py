@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from benchmarks.online import load, report
 from benchmarks.online.options import parser, some_of
-from benchmarks.online.scratch import ROOT, Scratch
+from benchmarks.online.scratch import PEER_VERSIONS, ROOT, Scratch
 from benchmarks.online.servers import SERVERS, choose, running
 
 MODELS = ("nothing", "tfidf")
@@ -53,7 +53,7 @@ class Row:
 def main(arguments: list[str]) -> None:
     options = _options(arguments)
     scratch = Scratch(options.scratch)
-    scratch.prepare()
+    scratch.prepare_online()
     measured: list[Row] = []
     with running(choose(options.servers), scratch, options.models) as started:
         for server in started:
@@ -78,7 +78,9 @@ def main(arguments: list[str]) -> None:
                             n_errors=seen.n_errors,
                         )
                     )
-    lines = report.heading("Overhead of one request", "online_overhead", arguments, scratch.versions())
+    lines = report.heading(
+        "Overhead of one request", "online_overhead", arguments, scratch.versions(peers=PEER_VERSIONS)
+    )
     names = [server.server.name for server in started]
     folder = options.results or scratch.folder / "results"
     report.publish(folder, "online_overhead", [*lines, *_table(measured, names)], measured)
