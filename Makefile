@@ -17,10 +17,10 @@ INSTALL = $(PIP) install --progress-bar off --require-hashes -r $(1) \
 	&& touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup serve test mutations lint format bench soak lock clean
+.PHONY: help install setup serve test test-transformers mutations lint format bench soak lock clean
 
 help: ## List these commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 25
 	@echo 'Settings: PYTHON=python3.13 (any command, before the first setup), HOST= and PORT= (serve), ARGS= (test, bench, soak)'
 
 $(BIN)/python:
@@ -62,6 +62,15 @@ serve: $(SERVING) ## Migrate the database, then serve on HOST:PORT (127.0.0.1:80
 test: $(DEVELOPING) ## Run all tests, on SQLite and on PostgreSQL (ARGS="-k fence -x")
 	@$(BIN)/pytest --timeout 120 --numprocesses 2 $(ARGS)
 
+# Outside the locked requirements: torch from PyPI is a CUDA build of several GB. Name another one with TORCH=.
+TORCH ?= torch==2.13.0
+
+test-transformers: $(DEVELOPING) ## Test the adapter transformers, in a .venv-transformers with torch
+	@test -x .venv-transformers/bin/python || $(PYTHON) -m venv .venv-transformers
+	@.venv-transformers/bin/python -m pip --disable-pip-version-check -q install '$(TORCH)' 'transformers>=5.24' pytest pytest-timeout
+	@.venv-transformers/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/base.txt
+	@.venv-transformers/bin/python -m pytest --timeout 120 tests/adapters/check_transformers.py $(ARGS)
+
 mutations: $(DEVELOPING) ## Show that the tests catch each guard of the queue that is removed
 	@$(BIN)/python tests/mutations.py
 
@@ -85,12 +94,15 @@ soak: $(DEVELOPING) ## Kill processes at random while jobs run (ARGS="--kills 20
 LOCK = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet
 
+# All extras but transformers, whose torch is a CUDA build of several GB: `make lock` must not bring that to everyone.
+EXTRAS = $(patsubst %,--extra %,s3 http joblib skops onnx mlflow remote)
+
 lock: ## Renew requirements/*.txt from pyproject.toml (needs uv; ARGS=--upgrade for new versions)
 	@command -v $(UV) >/dev/null || { echo 'make: lock needs uv: pip install uv, or make lock UV=path/to/uv' >&2; exit 1; }
 	$(LOCK) $(ARGS) --group build -o requirements/base.txt
-	$(LOCK) $(ARGS) --group dev -c requirements/base.txt -o requirements/dev.txt
+	$(LOCK) $(ARGS) --group dev $(EXTRAS) -c requirements/base.txt -o requirements/dev.txt
 	@! grep -n '://' requirements/*.txt || { echo 'make: an address in a locked file: take it out' >&2; exit 1; }
 
 clean: ## Remove .venv and what the tools left; the database stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-transformers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """What gunicorn serves by default: `gunicorn asgi:app`, the whole API with online predictions on the event loop."""
 
 from app.factory import create_app
-from app.fast_lane import FastLane
+from app.lanes.loop import LoopLane
 
-app = FastLane(create_app())
+app = LoopLane(create_app())

@@ -28,6 +28,7 @@ class Settings:
 
     database_url: URL
     models_file: Path = Path("models.toml")
+    artifact_cache: Path = Path("artifact-cache")
     web_threads: int = 16
     runner: Literal["embedded", "off"] = "embedded"
     runners: int = 1
@@ -94,6 +95,7 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "models_file": env.path,
+    "artifact_cache": env.path,
     "runner": _one_of("embedded", "off"),
     "executor": lambda variable: _executor(env.str(variable)),
     "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),

@@ -13,6 +13,7 @@ from app.api import article, health, inputs, jobs, models, problems, requests, s
 from app.api.services import EXTENSION, Services, services
 from app.config import Settings, load_settings
 from app.db import Database
+from app.lanes.threads import ThreadLane
 from app.log import configure_logging
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
@@ -37,9 +38,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         OPENAPI_JSON_PATH="openapi.json",
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: fields in the schemas' order
-    app.extensions[EXTENSION] = Services(
-        settings, Database(settings.database_url), Registry(read_declarations(settings.models_file))
-    )
+    registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
+    app.extensions[EXTENSION] = Services(settings, Database(settings.database_url), registry)
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)
@@ -47,6 +47,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         api.register_blueprint(module.blueprint)
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Twofold"}))
     problems.register(app)
+    app.wsgi_app = ThreadLane(app.wsgi_app, app.extensions[EXTENSION])  # type: ignore[method-assign]  # as Flask's documentation has it
     if settings.runner == "embedded" and _runs_under_flask_run():
         here = app.extensions[EXTENSION]
         runner = Runner(here.database, here.registry, settings)

@@ -1,11 +1,15 @@
 """Predictions: items checked on their way to a model, and the JSON of its answers; the same online and in a job."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from app.data import exact
 from app.errors import FieldError, Invalid, ModelFailed
 from app.models import JsonObject
 from app.models.served import ServedModel
+
+T = TypeVar("T")
+Text = TypeVar("Text")
 
 
 def accept(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
@@ -25,13 +29,17 @@ def accept(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
 
 def encode(served: ServedModel, answer: JsonObject) -> bytes:
     """JSON text of what holds answers; `ModelFailed` if the model put there what is not JSON."""
-    return encode_each(served, [answer])[0]
+    return _encoded(exact.dumps, served, answer)
 
 
 def encode_each(served: ServedModel, answers: Sequence[JsonObject]) -> list[bytes]:
     """JSON text of each answer; `ModelFailed` if the model put into any what is not JSON."""
+    return _encoded(exact.dumps_objects, served, answers)
+
+
+def _encoded(dump: Callable[[T], Text], served: ServedModel, value: T) -> Text:
     try:
-        return exact.dumps_objects(answers)
+        return dump(value)
     except (TypeError, ValueError) as error:
         raise ModelFailed(
             f"{served} predicted what is not JSON: {error}. "

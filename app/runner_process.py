@@ -32,7 +32,7 @@ def run_process(
     """
     configure_logging(settings)
     database = Database(settings.database_url)
-    registry = Registry(read_declarations(settings.models_file))
+    registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
     registry.freeze_when_loaded()
     runner = Runner(database, registry, settings, heartbeat=heartbeat)
     received: list[int] = []

@@ -35,6 +35,7 @@ def test_settings_are_frozen() -> None:
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen: dict[str, tuple[str, object]] = {
         "models_file": ("/etc/models.toml", Path("/etc/models.toml")),
+        "artifact_cache": ("/var/cache/twofold", Path("/var/cache/twofold")),
         "runner": ("off", "off"),
         "runners": ("2", 2),
         "runner_threads": ("3", 3),

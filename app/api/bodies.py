@@ -17,7 +17,7 @@ def require_json(media_type: str) -> None:
 
 def parse_json(body: bytes, max_depth: int) -> Any:
     """The JSON value of a body; `BadRequest` if it is none, `Invalid` if an item in it nests too deep."""
-    if not body.strip():
+    if not body or body.isspace():
         raise BadRequest("the body is empty: send a JSON object", errors=[FieldError("", "nothing was sent")])
     try:
         value = exact.loads(body)

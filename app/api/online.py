@@ -1,10 +1,7 @@
-"""Online predictions, in the stages that both lanes share: a question is read, asked of its model, and answered."""
+"""Online predictions, in their stages: a question is read, asked of its model, and answered. The lanes share them."""
 
 import re
-import socket
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flask import Response, request
 from werkzeug.http import parse_dict_header
@@ -15,17 +12,16 @@ from app.api.requests import limits, read_body
 from app.api.services import services
 from app.errors import Overdue
 from app.models import JsonObject
-from app.models.batcher import never
-from app.models.served import ServedModel, answers
+from app.models.served import ServedModel
 from app.predictions import accept, encode
 
 LOAD_WAIT_SECONDS = 30.0
 _SECONDS = re.compile("[0-9]{1,9}")
 OVERDUE = "twofold.overdue"
-"""In the ASGI scope of a request that the fast lane gave up: it is to become a job at once."""
+"""In the environment of a request that a lane has given up: it is to become a job at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for each request
 class Question:
     """Items that a model accepts: as their client sent them, and as the model gets them."""
 
@@ -35,8 +31,10 @@ class Question:
     is_article: bool
 
     def answered(self, predictions: list[JsonObject]) -> bytes:
-        """The body that answers it."""
-        answer: JsonObject = {"prediction": answers(self.items, predictions)}
+        """The body that answers it; once, since the items become the answers."""
+        for item, prediction in zip(self.items, predictions, strict=True):
+            item.update(prediction)
+        answer: JsonObject = {"prediction": self.items}
         if not self.is_article:
             declared = self.served.declaration
             answer |= {"model": declared.name, "version": declared.version}
@@ -55,6 +53,9 @@ class Preference:
         return most if self.wait_seconds is None else min(most, self.wait_seconds)
 
 
+NO_PREFERENCE = Preference()
+
+
 def question_of(body: bytes, served: ServedModel, max_depth: int, *, is_article: bool) -> Question:
     """The question in a request's body; raises what is wrong with it."""
     items = items_of(parse_json(body, max_depth))
@@ -64,7 +65,7 @@ def question_of(body: bytes, served: ServedModel, max_depth: int, *, is_article:
 def preference_of(header: str | None) -> Preference:
     """RFC 7240, section 2: what is not understood is ignored."""
     if not header:
-        return Preference()
+        return NO_PREFERENCE
     wanted = {name.lower(): value for name, value in parse_dict_header(header).items()}
     wait = _SECONDS.fullmatch(wanted.get("wait") or "")
     return Preference(int(wait[0]) if wait else None, "respond-async" in wanted)
@@ -81,7 +82,7 @@ def overdue(served: ServedModel, seconds: float) -> Overdue:
 def answer_online(served: ServedModel, *, is_article: bool = False) -> Response:
     """Answers the current request: with predictions, or with the job that it prefers to a late answer.
 
-    A request that comes while the model loads waits for it rather than fail.
+    It is one that no lane takes. One that comes while the model loads waits for it rather than fail.
     """
     here = services()
     if not is_article:
@@ -94,12 +95,10 @@ def answer_online(served: ServedModel, *, is_article: bool = False) -> Response:
         return _as_job(question, "respond-async")
     seconds = preference.seconds(here.settings.online_timeout_seconds)
     try:
-        if OVERDUE in request.environ.get("asgi.scope", {}):
+        if OVERDUE in request.environ:
             raise overdue(served, seconds)
         batcher = here.registry.batcher(served)
-        predictions = batcher.predict(
-            question.items, question.loaded, seconds=seconds, is_gone=_hang_up(request.environ)
-        )
+        predictions = batcher.predict(question.items, question.loaded, seconds=seconds)
     except Overdue:
         if preference.wait_seconds is None:
             raise overdue(served, seconds) from None
@@ -109,20 +108,3 @@ def answer_online(served: ServedModel, *, is_article: bool = False) -> Response:
 
 def _as_job(question: Question, applied: str) -> Response:
     return jobs.accepted(question.served.declaration, question.items, {"Preference-Applied": applied})
-
-
-def _hang_up(environ: Mapping[str, Any]) -> Callable[[], bool]:
-    """Whether the client of a request has hung up, told without waiting, where the server shows its socket."""
-    connection = environ.get("gunicorn.socket")
-    if type(connection) is not socket.socket:  # none, or TLS, which cannot be peeked at
-        return never
-
-    def is_gone() -> bool:
-        try:
-            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    return is_gone

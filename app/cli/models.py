@@ -1,13 +1,30 @@
-"""`twofold models`: what `models.toml` declares. Nothing is imported or loaded for it."""
+"""`twofold models`: what `models.toml` declares, and whether a model keeps its contract."""
 
+import mimetypes
+import tomllib
 from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import click
 import orjson
 
-from app.cli.printing import print_json, print_table
-from app.config import load_settings
+from app.cli.check import Report, check
+from app.cli.examples import example_items
+from app.cli.printing import print_facts, print_json, print_table
+from app.config import Settings, load_settings
+from app.data import Limits, format_of_content_type, read_items
+from app.data.chunks import unpack
+from app.data.exact import loads
+from app.errors import ConfigurationError
+from app.log import configure_logging
+from app.models import JsonObject
 from app.models.declarations import Declaration, read_declarations
+from app.models.served import ServedModel
+
+N_EXAMPLES = 32
+MAX_ITEMS = 1024
 
 
 @click.group()
@@ -34,3 +51,140 @@ def _described(declaration: Declaration) -> dict[str, object]:
     written = asdict(declaration)
     written["class"] = written.pop("class_path")
     return written
+
+
+@models.command("check")
+@click.argument("target")
+@click.option(
+    "--items",
+    "items_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"Items for it, in JSON, NDJSON or CSV by the file's name; the first {MAX_ITEMS} are taken.",
+)
+@click.option("--artifact", help="Of a class: its artifact.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of a class: an option of load, as in TOML.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="How long to measure, about.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def check_model(
+    context: click.Context,
+    target: str,
+    items_file: Path | None,
+    artifact: str | None,
+    options: tuple[str, ...],
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Load a model, run items through it, and say what breaks the contract and what batch size suits it.
+
+    TARGET is a class, such as mymodel:Model, or a name that models.toml declares: sentiment, or sentiment@1.
+    Without --items, items are made up from its Item schema. The exit status is 1 if anything is wrong.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    served = ServedModel(_target(settings, target, artifact, options), settings.artifact_cache)
+    served.load()
+    if served.state != "ready":
+        raise click.ClickException(f"{served} does not load: {served.reason}")
+    items = _items(settings, items_file) if items_file else example_items(served.item_json_schema, N_EXAMPLES)
+    if not items:
+        raise click.UsageError(f"{served} has no Item schema to make items from: give some with --items FILE")
+    report = check(served, items, seconds=seconds)
+    if as_json:
+        print_json(asdict(report) | {"max_batch_size": report.max_batch_size})
+    else:
+        _print(served, report, made_up=items_file is None)
+    context.exit(1 if report.violations else 0)
+
+
+def _target(settings: Settings, target: str, artifact: str | None, options: tuple[str, ...]) -> Declaration:
+    """The declaration of a class, or of a name in `models.toml`."""
+    if ":" in target:
+        return Declaration(
+            name=target,
+            version="as it is",
+            class_path=target,
+            artifact=artifact,
+            options={key: value for option in options for key, value in _option(option).items()},
+            default=True,
+            concurrency=1,
+        )
+    if artifact is not None or options:
+        raise click.UsageError("--artifact and --option belong to a class; models.toml has those of a name")
+    name, _, version = target.partition("@")
+    declared = [each for each in read_declarations(settings.models_file) if each.name == name]
+    for each in declared:
+        if each.version == version if version else each.default:
+            return each
+    raise ConfigurationError(
+        f"{settings.models_file} declares no {target}: give a name that 'twofold models list' shows, or module:Class"
+    )
+
+
+def _option(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    try:
+        if equals:
+            return {key.strip(): tomllib.loads(f"value = {value}")["value"]}
+    except tomllib.TOMLDecodeError:
+        return {key.strip(): value}  # a word without quotes, which a shell would have taken off
+    raise click.UsageError(f"--option {text}: write KEY=VALUE")
+
+
+def _items(settings: Settings, path: Path) -> list[JsonObject]:
+    format = format_of_content_type(
+        "application/x-ndjson" if path.suffix in {".ndjson", ".jsonl"} else mimetypes.guess_type(path.name)[0]
+    )
+    limits = Limits(MAX_ITEMS, settings.chunk_bytes, settings.max_item_bytes, settings.max_upload_bytes)
+    with path.open("rb") as file:
+        chunks = read_items(iter(lambda: file.read(settings.chunk_bytes), b""), format, limits)
+        return list(islice((loads(item) for chunk in chunks for item in unpack(chunk.payload)), MAX_ITEMS))
+
+
+def _print(served: ServedModel, report: Report, *, made_up: bool) -> None:
+    made = "made up from its Item schema" if made_up else "from the file"
+    print_facts({"model": str(served), "items": f"{report.n_items} {made}"})
+    for violation in report.violations:
+        click.echo(f"WRONG: {violation}")
+    for remark in report.remarks:
+        click.echo(f"note: {remark}")
+    if not report.violations:
+        click.echo("It keeps the contract: length, types, order, JSON.")
+    if report.timings:
+        click.echo()
+        print_table(
+            ["batch size", "ms per batch", "µs per item", "items per second"],
+            [
+                [
+                    each.size,
+                    f"{each.seconds * 1000:.3f}",
+                    f"{each.seconds_per_item * 1_000_000:.1f}",
+                    round(1 / each.seconds_per_item),
+                ]
+                for each in report.timings
+            ],
+        )
+        click.echo(f"\n{_advice(report)}")
+
+
+def _advice(report: Report) -> str:
+    size = report.max_batch_size
+    if size is None:
+        return "Batches gain little here: leave max_batch_size out."
+    [seconds] = [each.seconds for each in report.timings if each.size == size]
+    return (
+        f"max_batch_size = {size} suits it: one call takes {seconds * 1000:.1f} ms, "
+        "and no other size takes a tenth less per item."
+    )

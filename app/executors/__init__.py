@@ -36,9 +36,10 @@ class ChunkExecutor(Protocol):
 def make_executor(settings: Settings) -> ChunkExecutor:
     """The executor that `TWOFOLD_EXECUTOR` names."""
     if settings.executor == "process":
-        return ProcessExecutor(settings.models_file, min(settings.runner_threads, os.cpu_count() or 1))
+        processes = min(settings.runner_threads, os.cpu_count() or 1)
+        return ProcessExecutor(settings.models_file, settings.artifact_cache, processes)
     if settings.executor.startswith("dask://"):
         from app.executors.dask import DaskExecutor  # an extra
 
-        return DaskExecutor(settings.executor)
+        return DaskExecutor(settings.executor, settings.artifact_cache)
     return ThreadExecutor(settings.runner_threads)

@@ -7,6 +7,7 @@ It knows nothing of attempts, which are the queue's. The extra `dask`.
 import threading
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -54,7 +55,8 @@ class DaskExecutor:
     ends_hung_chunks = True
     dies_alone = False
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, artifact_cache: Path) -> None:
+        self._artifact_cache = artifact_cache
         self._address = address.replace("dask://", "tcp://", 1)
         self._client: Client | None = None
         self._threads_by_worker: dict[str, int] = {}
@@ -79,7 +81,9 @@ class DaskExecutor:
             future.set_exception(TransientFailure("the Dask scheduler is away"))
             return future
         executor = client.get_executor(pure=False, retries=0)
-        task = executor.submit(run_chunk, served.declaration, claim.payload, key=f"{KEY_PREFIX}{new_id()}")
+        task = executor.submit(
+            run_chunk, served.declaration, self._artifact_cache, claim.payload, key=f"{KEY_PREFIX}{new_id()}"
+        )
         task.add_done_callback(partial(self._settle, future))
         return future
 

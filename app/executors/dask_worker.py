@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import Future, wait
 from functools import partial
+from pathlib import Path
 
 from distributed import get_worker
 
@@ -24,21 +25,21 @@ _lock = threading.Lock()
 _loaded: dict[tuple[str, str], ServedModel] = {}
 
 
-def run_chunk(declaration: Declaration, payload: bytes) -> ChunkAnswer:
+def run_chunk(declaration: Declaration, artifact_cache: Path, payload: bytes) -> ChunkAnswer:
     """Answers a chunk, as `predict_chunk` does; `ChunkHangs` if it takes too long."""
-    served = _serve(declaration)
+    served = _serve(declaration, artifact_cache)
     if declaration.chunk_timeout_seconds is None:
         return predict_chunk(served, payload)
     return _run_within(declaration.chunk_timeout_seconds, served, payload)
 
 
-def _serve(declaration: Declaration) -> ServedModel:
+def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
     """The model, which this process loads once; anew if it failed, or is declared differently now."""
     key = (declaration.name, declaration.version)
     with _lock:
         served = _loaded.get(key)
         if served is None or served.declaration != declaration:
-            (served,) = Registry([declaration]).models()
+            (served,) = Registry([declaration], artifact_cache).models()
             if not served.wait_ready():
                 raise TransientFailure(f"{served} failed to load on a Dask worker: {served.reason}")
             _loaded[key] = served

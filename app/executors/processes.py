@@ -22,12 +22,12 @@ class ProcessExecutor:
     ends_hung_chunks = True
     dies_alone = True
 
-    def __init__(self, models_file: Path, processes: int) -> None:
+    def __init__(self, models_file: Path, artifact_cache: Path, processes: int) -> None:
         self._processes = processes
         self._pool = ProcessPool(
             max_workers=processes,
             initializer=_load_in_child,
-            initargs=[models_file],
+            initargs=[models_file, artifact_cache],
             context=multiprocessing.get_context("spawn"),
         )
 
@@ -50,10 +50,10 @@ class ProcessExecutor:
 _models: Registry  # of a child process
 
 
-def _load_in_child(models_file: Path) -> None:
+def _load_in_child(models_file: Path, artifact_cache: Path) -> None:
     """Loads the models before the child takes its first chunk, so that a chunk's time is its own."""
     global _models
-    _models = Registry(read_declarations(models_file))
+    _models = Registry(read_declarations(models_file), artifact_cache)
     for served in _models.models():
         served.wait_ready()
 

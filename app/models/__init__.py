@@ -23,7 +23,8 @@ JsonObject = dict[str, Any]
 class Model(Protocol):
     """What a model class is asked for. Only `predict` is required; the class is made without arguments.
 
-    Two nested marshmallow schemas are optional, both classes, not instances:
+    Two nested marshmallow schemas are optional, both classes, not instances; `load` may set them on the instance, if
+    only the weights tell what they are:
 
     - `Item` says what one item must look like. An item that breaks it never reaches `predict`: its client
       learns which field and why. Fields that `Item` does not declare pass through untouched, unless
@@ -36,8 +37,10 @@ class Model(Protocol):
     def load(self, artifact: Path | None, **options: Any) -> None:
         """Reads the weights; called once per process, before the first `predict`, in a thread of its own.
 
-        `artifact` is the local path declared in `models.toml`, or None. `options` are the declared ones, so
-        name those you take: `def load(self, artifact, *, threshold=0.5)`. What it raises leaves this model
+        `artifact` is the local path of what `models.toml` declares, or None; what lay elsewhere has been fetched. If
+        reading it runs code that it brings, as a pickle does, say so with `artifact_runs_code = True`, and none comes
+        from elsewhere without a pinned digest. `options` are the declared ones, so name those you take:
+        `def load(self, artifact, *, threshold=0.5)`. What it raises leaves this model
         "failed", with the reason in `/readyz` and the log; the other models are served all the same. A class
         that has nothing to read may leave `load` out.
         """

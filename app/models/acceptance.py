@@ -56,7 +56,7 @@ class Acceptance:
         Defaults are filled in, and integers made floats where floats are declared. It shares nothing mutable with
         the items.
         """
-        first = {order: self._misplaced(order) for order in set(map(tuple, items))}
+        first = {order: self._misplaced(order) for order in _orders(items)}
         if any(first.values()):
             default = self._defaults.get
             loaded = [
@@ -76,6 +76,13 @@ class Acceptance:
         """The declared names that are to come first in an item with these names; none if it is in order as it is."""
         wanted = [name for name in self._names if name in names or name in self._defaults]
         return [] if wanted == [name for name in names if name in self._names] else wanted
+
+
+def _orders(items: Sequence[JsonObject]) -> set[tuple[str, ...]]:
+    """The orders in which the items have their names: most often, all of them have one and the same."""
+    names = tuple(items[0]) if items else ()
+    # No key is twice in an object, so a run of repetitions can be cut into as many objects in one way alone.
+    return {names} if [*chain.from_iterable(items)] == [*names] * len(items) else set(map(tuple, items))
 
 
 def _have_containers(items: Sequence[JsonObject]) -> bool:

@@ -43,7 +43,7 @@ class Call:
         loaded: list[JsonObject] | None,
         *,
         seconds: float,
-        wake: Callable[[], None],
+        wake: Callable[["Call"], None],
         is_gone: Callable[[], bool] = never,
     ) -> None:
         self.items = items
@@ -56,7 +56,7 @@ class Call:
 
     def answer(self, outcome: list[JsonObject] | ServingError) -> None:
         self._outcome = outcome
-        self._wake()
+        self._wake(self)
 
     @property
     def is_answered(self) -> bool:
@@ -82,7 +82,7 @@ class Batcher:
         self._served = served
         self._lock = threading.Lock()
         self._waiting: deque[Call] = deque()
-        self._n_waiting_items = 0
+        self.n_waiting_items = 0
         self._n_threads = 0
         self._idle: list[threading.Lock] = []
         """The bells of threads that wait for a call. A plain lock, because a Condition makes one for each wait."""
@@ -105,7 +105,7 @@ class Batcher:
         """
         answered = threading.Lock()
         answered.acquire()
-        call = Call(items, loaded, seconds=seconds, wake=answered.release, is_gone=is_gone)
+        call = Call(items, loaded, seconds=seconds, wake=lambda _: answered.release(), is_gone=is_gone)
         self.submit(call)
         if not answered.acquire(timeout=seconds):
             self.withdraw(call)
@@ -115,15 +115,15 @@ class Batcher:
         """Has a call answered, soon and by another thread; `Overloaded` if too much waits already."""
         declared = self._served.declaration
         with self._lock:
-            n_waiting_items = self._n_waiting_items + len(call.items)
+            n_waiting_items = self.n_waiting_items + len(call.items)
             if self._waiting and n_waiting_items > declared.max_waiting_items:
                 raise Overloaded(
-                    f"{self._n_waiting_items} items wait for {self._served} here already: try again soon, or make a "
+                    f"{self.n_waiting_items} items wait for {self._served} here already: try again soon, or make a "
                     "job of them with POST /v1/jobs",
                     headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
                 )
             self._waiting.append(call)
-            self._n_waiting_items = n_waiting_items
+            self.n_waiting_items = n_waiting_items
             bell = self._idle.pop() if self._idle else None
             is_short = bell is None and self._n_threads < declared.concurrency
             self._n_threads += is_short
@@ -139,7 +139,7 @@ class Batcher:
                 self._waiting.remove(call)
             except ValueError:
                 return
-            self._n_waiting_items -= len(call.items)
+            self.n_waiting_items -= len(call.items)
 
     def _run(self) -> None:
         bell = threading.Lock()
@@ -157,7 +157,7 @@ class Batcher:
         with self._lock:
             while self._waiting and (not calls or len(self._waiting[0].items) <= room):
                 call = self._waiting.popleft()
-                self._n_waiting_items -= len(call.items)
+                self.n_waiting_items -= len(call.items)
                 if call.is_gone():
                     call.answer(BadRequest("the client hung up before the model came to its items"))
                 elif call.expires_at > time.monotonic():
@@ -193,8 +193,9 @@ class Batcher:
         if len(calls) == 1:
             return self._served.predict(calls[0].items, calls[0].loaded)
         items = list(chain.from_iterable(call.items for call in calls))
-        loaded = [item for call in calls if call.loaded is not None for item in call.loaded]
-        return self._served.predict(items, loaded if len(loaded) == len(items) else None)
+        loaded = [call.loaded for call in calls if call.loaded is not None]
+        are_all_loaded = len(loaded) == len(calls)
+        return self._served.predict(items, list(chain.from_iterable(loaded)) if are_all_loaded else None)
 
     def _answer_failed(self, calls: list[Call], error: ServingError) -> None:
         if len(calls) == 1:

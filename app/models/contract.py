@@ -14,7 +14,6 @@ from typing import Any, cast
 from marshmallow import Schema
 
 from app.models import JsonObject, Model
-from app.models.declarations import Declaration
 
 JUDGED = (str, Number, NoneType, list, tuple, dict)
 """Types that compare with a scalar to a plain bool; an array would not."""
@@ -57,9 +56,9 @@ def import_class(class_path: str) -> type[Model]:
     return cast(type[Model], found)
 
 
-def nested_schema(model_class: type[Model], name: str) -> type[Schema] | None:
-    """The marshmallow schema nested in `model_class` under `name`, if it declares one."""
-    declared: object = getattr(model_class, name, None)
+def nested_schema(model: Model | type[Model], name: str) -> type[Schema] | None:
+    """The marshmallow schema class that `model` has under `name`, if any."""
+    declared: object = getattr(model, name, None)
     if declared is None:
         return None
     if not isinstance(declared, type) or not issubclass(declared, Schema):
@@ -67,26 +66,23 @@ def nested_schema(model_class: type[Model], name: str) -> type[Schema] | None:
     return declared
 
 
-def load(model: Model, declaration: Declaration) -> None:
-    """Calls the model's `load`, if it has one, with the declared artifact and options."""
-    artifact = None if declaration.artifact is None else Path(declaration.artifact)
-    if artifact is not None and not artifact.exists():
-        raise ContractError(f"artifact {artifact} does not exist: correct artifact in models.toml")
+def load(model: Model, artifact: Path | None, options: Mapping[str, Any]) -> None:
+    """Calls the model's `load`, if it has one, with the local artifact and the declared options."""
     method: Callable[..., object] | None = getattr(model, "load", None)
     if method is None:
-        if artifact is not None or declaration.options:
+        if artifact is not None or options:
             raise ContractError(
                 "artifact or options are declared, but it has no load(self, artifact, **options)"
             )
         return
     try:
-        inspect.signature(method).bind(artifact, **declaration.options)
+        inspect.signature(method).bind(artifact, **options)
     except TypeError as error:
         raise ContractError(
             f"load{inspect.signature(method)} cannot be called with the declared options: {error}: "
             "change options in models.toml, or the method"
         ) from error
-    method(artifact, **declaration.options)
+    method(artifact, **options)
 
 
 def checked(

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from app.errors import ConfigurationError
+from app.models.adapters import ADAPTERS
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 KEYS = (
     "name",
     "version",
     "class",
+    "adapter",
     "artifact",
+    "sha256",
     "options",
     "default",
     "concurrency",
@@ -28,13 +32,16 @@ KEYS = (
 MAX_BATCH_SIZE = 1024
 """More than a chunk of a job has by default: only a model that says so is given less at once."""
 MAX_WAITING_ITEMS = 10_000
+PROTOCOL_EXTRAS = {"s3": "s3", "gs": "gcs", "https": "http", "http": "http"}
+"""From where artifacts are fetched, each with the extra that does it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """One version of one model: an entry of `models.toml`.
 
-    `class_path` is `module:Class`. `artifact` is a local path as written, taken from the working directory.
+    `class_path` is `module:Class`, of an adapter its own. `artifact` is a local path as written, taken from the working
+    directory, or an address; `sha256` is the digest that it must have, in lower-case hex.
     `default` is true for exactly one version of each name: the one a caller gets who names no version.
     `concurrency` is how many threads of one process may be inside `predict` at once, and `max_batch_size` the most
     items that one call of it gets. Online requests wait for it in each process until they have `max_waiting_items`
@@ -52,6 +59,7 @@ class Declaration:
     max_batch_size: int = MAX_BATCH_SIZE
     max_waiting_items: int = MAX_WAITING_ITEMS
     chunk_timeout_seconds: float | None = None
+    sha256: str | None = None
 
 
 def read_declarations(path: Path) -> tuple[Declaration, ...]:
@@ -96,6 +104,7 @@ def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
         version=_name(label, "version", entry),
         class_path=_class_path(label, entry),
         artifact=_artifact(label, entry),
+        sha256=_sha256(label, entry),
         options=_options(label, entry),
         default=_default(label, entry),
         concurrency=_count(label, "concurrency", "threads", entry, 1),
@@ -116,11 +125,24 @@ def _name(label: str, key: str, entry: dict[str, Any]) -> str:
 
 
 def _class_path(label: str, entry: dict[str, Any]) -> str:
+    if "adapter" in entry:
+        return _adapter_path(label, entry)
+    if "class" not in entry:
+        _refuse(f'{label}: has no class and no adapter: add class = "package.module:Class"')
     value = _text(label, "class", entry)
     module, colon, name = value.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         _refuse(f"{label}: class {value!r} is no class path: write 'package.module:Class'")
     return value
+
+
+def _adapter_path(label: str, entry: dict[str, Any]) -> str:
+    if "class" in entry:
+        _refuse(f"{label}: has both class and adapter: keep one")
+    value = _text(label, "adapter", entry)
+    if value not in ADAPTERS:
+        _refuse(f"{label}: adapter {value!r} is unknown: known are {', '.join(ADAPTERS)}")
+    return ADAPTERS[value]
 
 
 def _text(label: str, key: str, entry: dict[str, Any]) -> str:
@@ -136,8 +158,29 @@ def _artifact(label: str, entry: dict[str, Any]) -> str | None:
     if "artifact" not in entry:
         return None
     value = _text(label, "artifact", entry)
-    if not value or "://" in value:
-        _refuse(f"{label}: artifact {value!r} is no local path: name a file or directory of this machine")
+    protocol, is_address, rest = value.partition("://")
+    if not value or (protocol == "file" and not rest.startswith("/")):
+        _refuse(
+            f"{label}: artifact {value!r} is no path: name a file or directory of this machine, or an address"
+        )
+    if is_address and protocol not in {"file", *PROTOCOL_EXTRAS}:
+        known = ", ".join(f"{each}://" for each in ("file", *PROTOCOL_EXTRAS))
+        _refuse(f"{label}: artifact {value!r} has an unknown protocol: use a local path, or one of {known}")
+    if protocol == "http" and "sha256" not in entry:
+        _refuse(
+            f'{label}: artifact comes over http, where anybody may change it: use https, or add sha256 = "…"'
+        )
+    return value
+
+
+def _sha256(label: str, entry: dict[str, Any]) -> str | None:
+    if "sha256" not in entry:
+        return None
+    value = _text(label, "sha256", entry).lower()
+    if not SHA256.fullmatch(value):
+        _refuse(f"{label}: sha256 {value!r} is no digest: write the 64 hex digits that sha256sum prints")
+    if "artifact" not in entry:
+        _refuse(f'{label}: has sha256 but no artifact: add artifact = "…", or take sha256 out')
     return value
 
 

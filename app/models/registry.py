@@ -4,8 +4,10 @@ import gc
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from app.errors import NotFound
+from app.models.artifacts import DEFAULT_CACHE
 from app.models.batcher import Batcher
 from app.models.declarations import Declaration
 from app.models.served import ServedModel
@@ -20,8 +22,10 @@ class Registry:
     forked from one that has loaded loads again, because threads, locks and GPU handles do not survive a fork.
     """
 
-    def __init__(self, declarations: Sequence[Declaration]) -> None:
+    def __init__(self, declarations: Sequence[Declaration], artifact_cache: Path = DEFAULT_CACHE) -> None:
         self.declarations = tuple(declarations)
+        self._defaults = {d.name: (d.name, d.version) for d in self.declarations if d.default}
+        self._artifact_cache = artifact_cache
         self._by_process: dict[int, Versions] = {}
         self._batchers: dict[ServedModel, Batcher] = {}
 
@@ -48,15 +52,17 @@ class Registry:
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
         """That version, or the default one; loading, ready or failed. `NotFound` names what exists."""
-        of_name = [served for served in self.models() if served.declaration.name == name]
-        if not of_name:
-            names = ", ".join(dict.fromkeys(declaration.name for declaration in self.declarations))
-            raise NotFound(f"No model is named {name!r}: there is {names}")
-        for served in of_name:
-            if served.declaration.default if version is None else served.declaration.version == version:
-                return served
-        versions = ", ".join(served.declaration.version for served in of_name)
-        raise NotFound(f"Model {name!r} has no version {version!r}: there is {versions}")
+        wanted = self._defaults.get(name) if version is None else (name, version)
+        served = self._versions().get(wanted) if wanted else None
+        if served is None:
+            raise self._not_found(name, version)
+        return served
+
+    def _not_found(self, name: str, version: str | None) -> NotFound:
+        versions = [declared.version for declared in self.declarations if declared.name == name]
+        if not versions:
+            return NotFound(f"No model is named {name!r}: there is {', '.join(self._defaults)}")
+        return NotFound(f"Model {name!r} has no version {version!r}: there is {', '.join(versions)}")
 
     def default(self, name: str | None = None) -> ServedModel:
         """The default version of that model; of the first model declared, if none is named."""
@@ -83,7 +89,7 @@ class Registry:
         process = os.getpid()
         versions = self._by_process.get(process)
         if versions is None:
-            made = {(d.name, d.version): ServedModel(d) for d in self.declarations}
+            made = {(d.name, d.version): ServedModel(d, self._artifact_cache) for d in self.declarations}
             versions = self._by_process.setdefault(process, made)
             if versions is made:
                 for served in made.values():

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
@@ -10,6 +11,7 @@ from marshmallow import Schema
 
 from app.errors import FieldError, ModelFailed, Unavailable
 from app.models import JsonObject, Model, contract, schemas
+from app.models.artifacts import DEFAULT_CACHE, local_artifact
 from app.models.declarations import Declaration
 
 log = structlog.get_logger(__name__)
@@ -25,8 +27,9 @@ class ServedModel:
     Every method may be called from any thread.
     """
 
-    def __init__(self, declaration: Declaration) -> None:
+    def __init__(self, declaration: Declaration, artifact_cache: Path = DEFAULT_CACHE) -> None:
         self.declaration = declaration
+        self._artifact_cache = artifact_cache
         self.state: State = "loading"
         self.reason: str | None = None  # why it failed: the exception's type and message
         self.item_json_schema: dict[str, Any] | None = None
@@ -35,6 +38,7 @@ class ServedModel:
         """JSON Schema of what `predict` adds; None until the class is imported, and if it declares none."""
         self._model: Model | None = None
         self._item: Schema | None = None
+        self._prediction: Schema | None = None
         self._prediction_fields: frozenset[str] | None = None
         self._settled = threading.Event()
         self._slots = threading.BoundedSemaphore(declaration.concurrency)
@@ -43,7 +47,7 @@ class ServedModel:
         return f"model {self.declaration.name} {self.declaration.version}"
 
     def load(self) -> None:
-        """Imports the class and calls its `load`; called once. Raises nothing: see `state` and `reason`."""
+        """Imports the class, gets the artifact and calls `load`; called once. Raises nothing: see `state`, `reason`."""
         try:
             self._load()
         except contract.ContractError as error:
@@ -59,18 +63,26 @@ class ServedModel:
 
     def _load(self) -> None:
         model_class = contract.import_class(self.declaration.class_path)
-        if (item := contract.nested_schema(model_class, "Item")) is not None:
+        self._take_schemas(model_class)
+        runs_code = getattr(model_class, "artifact_runs_code", False)
+        artifact = local_artifact(self.declaration, self._artifact_cache, runs_code=runs_code)
+        model = model_class()
+        contract.load(model, artifact, self.declaration.options)
+        self._take_schemas(model)
+        self._model = model
+
+    def _take_schemas(self, model: Model | type[Model]) -> None:
+        """Those of the class, so that they are published while it loads; then those that `load` has set."""
+        if (item := contract.nested_schema(model, "Item")) is not None:
             self._item = schemas.item_schema(item)
-        if (declared := contract.nested_schema(model_class, "Prediction")) is not None:
+        if (declared := contract.nested_schema(model, "Prediction")) is not None:
+            self._prediction = schemas.item_schema(declared)
             prediction = declared()
             self._prediction_fields = frozenset(
                 known for name, field in prediction.fields.items() for known in (name, field.data_key or name)
             )
             self.prediction_json_schema = schemas.json_schema(prediction)
         self.item_json_schema = schemas.json_schema(self._item)
-        model = model_class()
-        contract.load(model, self.declaration)
-        self._model = model
 
     def _fail(self, reason: str, error: BaseException) -> None:
         self.state, self.reason = "failed", reason
@@ -136,13 +148,24 @@ class ServedModel:
     def _predict_in_batches(
         self, model: Model, items: Sequence[JsonObject], loaded: list[JsonObject]
     ) -> list[JsonObject]:
-        size, predictions = self.declaration.max_batch_size, []
+        size = self.declaration.max_batch_size
+        if len(items) <= size:
+            return contract.checked(model.predict(loaded), items, self._prediction_fields, self._load_item)
+        predictions = []
         for start in range(0, len(items), size):
             batch = slice(start, start + size)
             predictions += contract.checked(
                 model.predict(loaded[batch]), items[batch], self._prediction_fields, self._load_item
             )
         return predictions
+
+    def prediction_errors(self, predictions: Sequence[JsonObject]) -> list[tuple[int, str]]:
+        """Which predictions, as JSON, do not fit the `Prediction` schema, and why: for a check, not for every call."""
+        _, refused = schemas.load_items(self._prediction, predictions)
+        return [
+            (place, "; ".join(f"{error.pointer or 'it'}: {error.detail}" for error in errors))
+            for place, errors in sorted(refused.items())
+        ]
 
     def _load_items(self, items: Sequence[object]) -> list[JsonObject]:
         return schemas.load_items(self._item, items)[0]

@@ -8,6 +8,7 @@ from typing import Any, cast
 import orjson
 import pytest
 import structlog
+import werkzeug.test as werkzeug
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import URL, text
@@ -21,6 +22,7 @@ from app.jobs.wakeup import Wakeup
 from app.runner import Runner
 from app.tables import Row
 from tests.api import moody
+from tests.api.gateway import Gateway
 
 MakeApp = Callable[..., Flask]
 
@@ -49,9 +51,17 @@ class Client(FlaskClient):
 
 
 def client_of(app: Flask) -> Client:
-    """A client of this app; threads do not share one."""
+    """A client of this app, by the lane that the test runs on; threads do not share one."""
+    if app.config["LANE"] == "asgi":
+        return cast(Client, werkzeug.Client(_behind_asgi(app)))
     app.test_client_class = Client
     return cast(Client, app.test_client())
+
+
+def _behind_asgi(app: Flask) -> Any:
+    if "gateway" not in app.extensions:
+        app.extensions["gateway"] = Gateway(app)
+    return app.extensions["gateway"]
 
 
 def services_of(app: Flask) -> Services:
@@ -80,8 +90,15 @@ def postgres_url(shared_postgres: Database) -> Iterator[URL]:
         session.execute(text(f"TRUNCATE {', '.join(Row.metadata.tables)} RESTART IDENTITY"))
 
 
+@pytest.fixture(params=["wsgi", "asgi"])
+def lane(request: pytest.FixtureRequest) -> str:
+    """How requests come to the app: as gunicorn's threads call it, or by way of the event loop."""
+    lane: str = request.param
+    return lane
+
+
 @pytest.fixture
-def make_app(database_url: URL, tmp_path: Path) -> Iterator[MakeApp]:
+def make_app(database_url: URL, lane: str, tmp_path: Path) -> Iterator[MakeApp]:
     """Makes the app of this test, with small chunks, other `models` or any setting changed."""
     made: list[Flask] = []
 
@@ -97,6 +114,7 @@ def make_app(database_url: URL, tmp_path: Path) -> Iterator[MakeApp]:
             "log_format": "json",
         }
         app = create_app(Settings(**(settings | changes)))
+        app.config["LANE"] = lane
         made.append(app)
         return app
 

@@ -1,16 +1,21 @@
 """Online predictions: every item answered in order, or one precise error."""
 
 import gzip
+import re
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from app.api import online
+from app.runner import Runner
 from tests.api import moody
-from tests.api.conftest import Client, MakeApp, client_of, items, refused
+from tests.api.conftest import Client, MakeApp, client_of, items, refused, services_of
+from tests.waiting import wait_until
 
-# No table is read or written here.
+# What is written here is written by what other tests hold to both databases.
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 PREDICT = "/v1/models/moody/predict"
@@ -163,3 +168,125 @@ def test_models_are_listed_with_their_versions_states_and_schemas(make_app: Make
     assert (listed[4]["state"], listed[4]["reason"]) == ("failed", "OSError: the weights are corrupt")
     assert client.get("/v1/models/moody").json == listed[1]
     refused(client.get("/v1/models/happy"), 404, "'happy'")
+
+
+HOLD = {"data": [{"hold": True, "n": 1}]}
+GATED = "/v1/models/gated/predict"
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Closed, until it is set."""
+    opened = threading.Event()
+    monkeypatch.setattr(moody.Gated, "opened", opened)
+    yield opened
+    opened.set()
+
+
+def test_a_late_answer_is_a_504_that_says_how_to_get_a_job(make_app: MakeApp, gate: threading.Event) -> None:
+    client = client_of(make_app(online_timeout_seconds=0.1))
+
+    problem = refused(client.post(GATED, json=HOLD), 504, "within 0.1 seconds", "Prefer: wait=", "/v1/jobs")
+
+    assert problem["type"] == "urn:twofold:problem:overdue"
+    gate.set()
+    assert client.post(GATED, json={"data": [{"n": 2}]}).json["prediction"] == [{"n": 2, "passed": True}]
+
+
+def test_a_late_answer_becomes_the_job_that_the_client_prefers(
+    app: Flask, gate: threading.Event, start_runner: Callable[[Flask], Runner]
+) -> None:
+    client = client_of(app)
+
+    response = client.post(GATED, json=HOLD, headers={"Prefer": "wait=0"})
+
+    assert response.status_code == 202, response.text
+    assert response.headers["Preference-Applied"] == "wait=0"
+    assert response.headers["Location"] == f"/v1/jobs/{response.json['id']}"
+    assert int(response.headers["Retry-After"]) > 0
+    gate.set()
+    start_runner(app)
+    job = client.get(f"{response.headers['Location']}?wait=30").json
+    assert (job["model"], job["status"], job["counts"]["total"]) == ("gated", "succeeded", 1)
+    outputs = client.get(f"{response.headers['Location']}/outputs").json
+    assert outputs == {"prediction": [{"hold": True, "n": 1, "passed": True}]}
+
+
+def test_an_answer_that_comes_in_time_is_given_at_once(client: Client) -> None:
+    response = client.post(PREDICT, json={"data": items("a")}, headers={"Prefer": "wait=20"})
+
+    assert response.status_code == 200
+    assert response.json["prediction"] == [{"text": "a", "mood": "better"}]
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/prediction/online"])
+@pytest.mark.parametrize("preference", ["respond-async", "respond-async, wait=10", "foo; bar, Respond-Async"])
+def test_a_client_may_prefer_a_job_at_once(path: str, preference: str, client: Client) -> None:
+    response = client.post(path, json={"data": items("a", "b")}, headers={"Prefer": preference})
+
+    assert response.status_code == 202, response.text
+    assert response.headers["Preference-Applied"] == "respond-async"
+    assert response.json["counts"]["total"] == 2
+    assert client.get(response.headers["Location"]).json["model"] == "moody"
+
+
+@pytest.mark.parametrize("preference", ["wait", "wait=", "wait=-1", "wait=soon", "wait=9999999999", "=", ""])
+def test_a_preference_that_is_not_understood_is_ignored(preference: str, client: Client) -> None:
+    response = client.post(PREDICT, json={"data": items("a")}, headers={"Prefer": preference})
+
+    assert response.status_code == 200
+    assert "Preference-Applied" not in response.headers
+
+
+def test_items_that_do_not_fit_make_no_job(client: Client) -> None:
+    refused(
+        client.post(PREDICT, json={"data": [{}]}, headers={"Prefer": "respond-async"}), 422, "/data/0/text"
+    )
+
+    assert client.get("/v1/jobs").json["data"] == []
+
+
+def test_a_model_that_keeps_too_many_waiting_turns_the_next_away(
+    make_app: MakeApp, gate: threading.Event
+) -> None:
+    app = make_app(moody.DECLARED.replace("concurrency = 2", "max_waiting_items = 1"))
+    batcher = services_of(app).registry.batcher(services_of(app).registry.get("gated"))
+    answers: list[Any] = []
+
+    def ask(body: dict[str, Any]) -> threading.Thread:
+        asking = threading.Thread(target=lambda: answers.append(client_of(app).post(GATED, json=body)))
+        asking.start()
+        return asking
+
+    client_of(app).post(GATED, json={"data": [{}]})  # the model is loaded
+    holding = ask(HOLD)
+    assert moody.Gated.entered.acquire(timeout=10)
+    waiting = ask({"data": [{"n": 2}]})
+    wait_until(lambda: batcher.n_waiting_items, "the second request to wait")
+
+    response = client_of(app).post(GATED, json={"data": [{"n": 3}]})
+
+    problem = refused(response, 503, "1 items wait for model gated 1", "/v1/jobs")
+    assert problem["type"] == "urn:twofold:problem:overloaded"
+    assert int(response.headers["Retry-After"]) > 0
+    gate.set()
+    for thread in (holding, waiting):
+        thread.join(30)
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_metrics_tell_of_batches_and_the_models_time(client: Client) -> None:
+    client.post(PREDICT, json={"data": items("a", "b", "c")})
+
+    response = client.get("/metrics")
+
+    assert response.content_type == "text/plain; version=0.0.4; charset=utf-8"
+    counted = dict(
+        re.findall(r'^(twofold_\w+_count)\{model="moody",version="2"\} (\S+)$', response.text, re.M)
+    )
+    assert set(counted) == {
+        "twofold_batch_items_count",
+        "twofold_batch_wait_seconds_count",
+        "twofold_model_seconds_count",
+    }
+    assert all(float(count) >= 1 for count in counted.values())

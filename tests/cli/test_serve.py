@@ -25,7 +25,7 @@ def test_serve_becomes_gunicorn_with_the_projects_configuration(
     assert twofold("serve", "-b", "0.0.0.0:80", "-w", "4", "--reload").exit_code == 0
 
     ((path, name, app, *options),) = executed
-    assert (path, app) == (name, "wsgi:app")
+    assert (path, app) == (name, "asgi:app")
     assert Path(path).name == "gunicorn"
     assert os.access(path, os.X_OK)
     assert options == [

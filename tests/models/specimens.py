@@ -195,6 +195,13 @@ class Options(Upper):
         self.loaded = (artifact, size, name)
 
 
+class Reader(Upper):
+    """Remembers what it was given to read."""
+
+    def load(self, artifact: Path | None) -> None:
+        self.artifact = artifact
+
+
 class LoadRaises(Upper):
     def load(self, artifact: Path | None) -> None:
         raise OSError("weights are\ncorrupt")

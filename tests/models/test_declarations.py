@@ -32,6 +32,12 @@ def test_an_entry_with_every_key(tmp_path: Path) -> None:
     )
 
 
+def test_an_adapter_stands_for_its_class(tmp_path: Path) -> None:
+    (declaration,) = read_declarations(write(tmp_path, ENTRY.replace('class = "m:C"', 'adapter = "onnx"')))
+
+    assert declaration.class_path == "app.models.adapters.onnx:Onnx"
+
+
 def test_the_only_version_is_the_default_and_other_keys_are_optional(tmp_path: Path) -> None:
     (declaration,) = read_declarations(write(tmp_path, ENTRY))
 
@@ -71,17 +77,27 @@ SECOND = ENTRY.replace('"1"', '"2"')
         (ENTRY + '[service]\nname = "x"', "'service'", "only [[model]] entries"),
         (ENTRY.replace('name = "a"\n', ""), "number 1: has no name", 'add name = "…"'),
         (ENTRY.replace('version = "1"\n', ""), "number 1 ('a'): has no version", 'add version = "…"'),
-        (ENTRY.replace('class = "m:C"\n', ""), "number 1 ('a'): has no class", 'add class = "…"'),
+        (
+            ENTRY.replace('class = "m:C"\n', ""),
+            "number 1 ('a'): has no class and no adapter",
+            'add class = "',
+        ),
+        (ENTRY + 'adapter = "onnx"\n', "has both class and adapter", "keep one"),
+        (ENTRY.replace("class", "adapter"), "adapter 'm:C' is unknown", "known are joblib, skops, onnx"),
         (ENTRY.replace('"1"', "1"), "version is 1", "put it in quotes"),
         (ENTRY.replace('"a"', '"Senti ment"'), "name 'Senti ment'", "a-z"),
         (ENTRY.replace('"a"', f'"{"a" * 64}"'), "is no name", "1 to 63"),
         (ENTRY.replace('"1"', '"-1"'), "version '-1'", "first"),
         (ENTRY + "optoins = {}\n", "unknown key 'optoins'", "did you mean 'options'?"),
-        (ENTRY + 'sha256 = "00"\n', "unknown key 'sha256'", "known are name, version"),
+        (ENTRY + 'weights = "w"\n', "unknown key 'weights'", "known are name, version"),
+        (ENTRY + 'artifact = "w"\nsha256 = "00"\n', "sha256 '00' is no digest", "64 hex digits"),
+        (ENTRY + f'sha256 = "{"0" * 64}"\n', "has sha256 but no artifact", 'add artifact = "…"'),
         (ENTRY.replace("m:C", "m.C"), "class 'm.C'", "write 'package.module:Class'"),
         (ENTRY.replace("m:C", "m:"), "class 'm:'", "write 'package.module:Class'"),
         (ENTRY.replace("m:C", "./m.py:C"), "class './m.py:C'", "write 'package.module:Class'"),
-        (ENTRY + 'artifact = "s3://b/w"\n', "artifact 's3://b/w'", "of this machine"),
+        (ENTRY + 'artifact = "ftp://b/w"\n', "artifact 'ftp://b/w' has an unknown protocol", "s3://"),
+        (ENTRY + 'artifact = "http://h/w"\n', "artifact comes over http", "use https, or add sha256"),
+        (ENTRY + 'artifact = "file://w"\n', "artifact 'file://w' is no path", "of this machine"),
         (ENTRY + 'artifact = ""\n', "artifact ''", "of this machine"),
         (ENTRY + "options = 3\n", "options is 3", "write options = {"),
         (ENTRY + 'options = { artifact = "x" }\n', "options holds 'artifact'", 'artifact = "…"'),

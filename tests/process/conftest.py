@@ -58,8 +58,9 @@ artifact = "{directory}"
 class Server:
     """A command that serves this project's HTTP, with its own environment, log and port."""
 
-    def __init__(self, database: Database, directory: Path) -> None:
+    def __init__(self, database: Database, directory: Path, lane: str) -> None:
         self.database = database
+        self.lane = lane
         self.directory = directory
         self.port = _free_port()
         self.log = directory / "server.log"
@@ -88,7 +89,7 @@ class Server:
         self.wait_ready()
 
     def command(self, *options: str) -> list[str]:
-        return [str(BIN / "gunicorn"), "wsgi:app", "-b", f"127.0.0.1:{self.port}", *options]
+        return [str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options]
 
     def launch(self, command: list[str]) -> None:
         with self.log.open("ab") as log:
@@ -233,12 +234,21 @@ class Server:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[URL], Server]]:
+def lane(request: pytest.FixtureRequest) -> str:
+    """What is served: `asgi`, as `make serve` does, or what a test names by `both_lanes`."""
+    return str(getattr(request, "param", "asgi"))
+
+
+both_lanes = pytest.mark.parametrize("lane", ["asgi", "wsgi"], indirect=True)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, lane: str) -> Iterator[Callable[[URL], Server]]:
     """Makes a server of a database; it has to be started."""
     servers: list[Server] = []
 
     def make(url: URL) -> Server:
-        servers.append(Server(Database(url), tmp_path))
+        servers.append(Server(Database(url), tmp_path, lane))
         return servers[-1]
 
     yield make

@@ -4,12 +4,13 @@ import signal
 import threading
 from collections import Counter
 
-from tests.process.conftest import Server
+from tests.process.conftest import Server, both_lanes
 from tests.waiting import wait_until
 
 N_ITEMS = 12
 
 
+@both_lanes
 def test_what_ends_within_the_graceful_timeout_is_kept(server: Server) -> None:
     server.start("-w", "1", "--graceful-timeout", "20")
     server.hold()
@@ -50,6 +51,7 @@ def test_what_does_not_end_in_time_is_given_back(server: Server) -> None:
     assert max(counts.values()) == 2, "an item that was given back is predicted once more"
 
 
+@both_lanes
 def test_a_quick_shutdown_gives_back_at_once(sqlite_server: Server) -> None:
     server = sqlite_server
     server.start("-w", "1")

@@ -5,10 +5,11 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.process.conftest import BIN, Server
+from tests.process.conftest import BIN, Server, both_lanes
 from tests.waiting import wait_until
 
 
+@both_lanes
 def test_gunicorn_serves_online_and_batch_and_stops_cleanly(server: Server) -> None:
     server.start()
 
@@ -23,6 +24,7 @@ def test_gunicorn_serves_online_and_batch_and_stops_cleanly(server: Server) -> N
     assert '"level": "error"' not in log
 
 
+@both_lanes
 def test_an_app_that_is_loaded_before_the_fork_serves_all_the_same(sqlite_server: Server) -> None:
     server = sqlite_server
     server.start("--preload", "-w", "2")
@@ -88,10 +90,11 @@ def test_a_wrong_setting_stops_the_start_with_one_line_that_says_what_to_change(
         assert shown in lines[0]
 
 
+@both_lanes
 def test_it_serves_on_a_unix_socket_by_all_of_its_workers(sqlite_server: Server) -> None:
     server = sqlite_server
     path = server.directory / "socket"
-    server.launch([str(BIN / "gunicorn"), "wsgi:app", "-b", f"unix:{path}", "-w", "2"])
+    server.launch([str(BIN / "gunicorn"), f"{sqlite_server.lane}:app", "-b", f"unix:{path}", "-w", "2"])
     wait_until(path.exists, "the socket")
     server.wait_workers(2)
     listeners = [

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.process.conftest import Server, is_alive
+from tests.process.conftest import Server, both_lanes, is_alive
 from tests.waiting import wait_until
 
 
@@ -36,6 +36,7 @@ def test_there_are_as_many_web_workers_as_asked_for_and_one_runner(sqlite_server
     assert server.stop() == 0
 
 
+@both_lanes
 def test_a_reload_replaces_the_runner_and_the_web_workers(sqlite_server: Server) -> None:
     server = sqlite_server
     server.start("-w", "2")
@@ -55,6 +56,7 @@ def test_a_reload_replaces_the_runner_and_the_web_workers(sqlite_server: Server)
     assert server.stop() == 0
 
 
+@both_lanes
 def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(sqlite_server: Server) -> None:
     server = sqlite_server
     server.start("-w", "1")
@@ -90,6 +92,7 @@ def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(sqlite_
     assert server.stop() == 0
 
 
+@both_lanes
 def test_an_upgrade_in_flight_hands_over_to_a_new_server(sqlite_server: Server) -> None:
     server = sqlite_server
     server.start("-w", "1", "--pid", str(server.directory / "pid"))

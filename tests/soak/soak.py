@@ -60,7 +60,7 @@ def soak(
 ) -> tuple[Violence, Findings]:
     """Kills so many processes, for at most so many seconds; then lets all jobs end, and looks at them."""
     (directory / "busy.py").write_text(MODEL)
-    server = Server(Database(url), directory)
+    server = Server(Database(url), directory, "asgi")
     server.declare(DECLARED)
     server.environment |= ENVIRONMENT
     clients = [Client(server.port, random.Random(seed + number), number) for number in range(N_CLIENTS)]

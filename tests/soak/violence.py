@@ -88,7 +88,7 @@ class Violence:
     def start_master(self) -> None:
         address = f"127.0.0.1:{self.server.port}"
         self.server.launch(
-            [str(BIN / "gunicorn"), "wsgi:app", "-b", address, "-w", "2", "--graceful-timeout", "5"]
+            [str(BIN / "gunicorn"), "asgi:app", "-b", address, "-w", "2", "--graceful-timeout", "5"]
         )
 
     def start_second(self) -> None:

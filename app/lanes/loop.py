@@ -1,0 +1,159 @@
+"""The lane of `asgi:app`: an event loop has all requests, and one thread for each model does nothing but predict.
+
+Requests that wait cost no thread each. What is not for a lane runs in the threads of `app.lanes.adapter`.
+"""
+
+import asyncio
+import time
+from collections import deque
+
+from flask import Flask
+
+from app.api.online import OVERDUE, Question
+from app.api.services import EXTENSION, Services
+from app.errors import BadRequest, Overdue
+from app.lanes import Answer, Asked, Lane
+from app.lanes.adapter import CUT_SHORT, Message, Receive, Scope, Send, SlowLane
+from app.models import JsonObject
+from app.models.batcher import Batcher, Call
+
+MAX_LOOP_BYTES = 256 * 1024
+"""Longer bodies are parsed by a thread: on the loop, every other request would wait a millisecond for each of them."""
+WATCH_SECONDS = 0.05
+"""How often calls that wait are looked at: so much later than its time may one be given up."""
+NAMES = {
+    b"content-length": "content_length",
+    b"content-encoding": "content_encoding",
+    b"content-type": "content_type",
+    b"prefer": "prefer",
+    b"x-request-id": "request_id",
+}
+NONE_GIVEN = dict.fromkeys(NAMES.values(), "")
+
+
+class LoopLane:
+    """The ASGI application around a Flask app, whose every route it serves. For HTTP alone."""
+
+    def __init__(self, flask: Flask) -> None:
+        self.extensions = flask.extensions
+        here: Services = flask.extensions[EXTENSION]
+        self._lane = Lane(here, min(MAX_LOOP_BYTES, here.settings.max_request_bytes))
+        self._slow_lane = SlowLane(flask, here.settings.web_threads)
+        self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": f"{scope['type']}.close"})  # of a WebSocket: there are none here
+            return
+        asked = self._lane.asked(scope["method"], scope["path"], **_headers(scope))
+        if asked is None:
+            await self._slow_lane(scope, receive, send)
+            return
+        body = b""
+        try:
+            body = await _body(receive)
+            answer = await self._answer(asked, body)
+        except Exception as error:  # noqa: BLE001 — logged by `problem` if nobody expected it
+            if isinstance(error, Overdue) and asked.preference.wait_seconds is not None:
+                await self._slow_lane({**scope, OVERDUE: True}, _again(body, receive), send)
+                return
+            answer = self._lane.problem(asked, error)
+        headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, asked: Asked, body: bytes) -> Answer:
+        question = self._lane.question(asked, body)
+        loop = asyncio.get_running_loop()
+        mailbox = self._mailboxes.get(loop) or self._mailboxes.setdefault(loop, Mailbox(loop))
+        predictions = await mailbox.predict(self._lane.batcher(asked), question, asked.seconds)
+        return self._lane.answer(asked, question.answered(predictions))
+
+
+class Mailbox:
+    """Where the threads of batchers put what the coroutines of one loop wait for.
+
+    However many answers a batch has, the loop is woken once for them. However many calls wait, one timer looks after
+    their time: one for each, set and canceled, took a tenth of a request.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._awaited: dict[Call, asyncio.Future[None]] = {}
+        self._answered: deque[Call] = deque()
+        self._is_rung = self._is_watched = False
+
+    async def predict(self, batcher: Batcher, question: Question, seconds: float) -> list[JsonObject]:
+        """As `Batcher.predict`. If this coroutine is canceled, because its client hung up, the call is withdrawn."""
+        call = Call(question.items, question.loaded, seconds=seconds, wake=self._put)
+        batcher.submit(call)
+        self._awaited[call] = future = self._loop.create_future()
+        if not self._is_watched:
+            self._watch()
+        try:
+            await future
+        finally:
+            del self._awaited[call]
+            if not call.is_answered:
+                batcher.withdraw(call)
+        return call.result()
+
+    def _put(self, call: Call) -> None:
+        """For threads. The call is in before the flag is read, and `_deliver` lowers the flag before it looks."""
+        self._answered.append(call)
+        if not self._is_rung:
+            self._is_rung = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_rung = False
+        while self._answered:
+            self._settle(self._answered.popleft())
+
+    def _watch(self) -> None:
+        """Ends what has waited too long, every now and then for as long as anything waits."""
+        now = time.monotonic()
+        for call in list(self._awaited):
+            if call.expires_at <= now:
+                self._settle(call)
+        self._is_watched = bool(self._awaited)
+        if self._is_watched:
+            self._loop.call_later(WATCH_SECONDS, self._watch)
+
+    def _settle(self, call: Call) -> None:
+        future = self._awaited.get(call)
+        if future is not None and not future.done():
+            future.set_result(None)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Those that a lane looks at; of one that is there several times, all values."""
+    headers = NONE_GIVEN.copy()
+    for name, value in scope["headers"]:
+        if (key := NAMES.get(name)) is not None:
+            text = value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if headers[key] else text
+    return headers
+
+
+async def _body(receive: Receive) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        return bytes(message.get("body", b""))
+    parts = []
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+    raise BadRequest(CUT_SHORT)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """`receive` for a reader that comes second: the body that was read already, then what follows it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return again
