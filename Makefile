@@ -95,7 +95,7 @@ LOCK = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --fork
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet
 
 # All extras but transformers, whose torch is a CUDA build of several GB: `make lock` must not bring that to everyone.
-EXTRAS = $(patsubst %,--extra %,s3 http joblib skops onnx mlflow remote)
+EXTRAS = $(patsubst %,--extra %,s3 http joblib skops onnx mlflow remote dask)
 
 lock: ## Renew requirements/*.txt from pyproject.toml (needs uv; ARGS=--upgrade for new versions)
 	@command -v $(UV) >/dev/null || { echo 'make: lock needs uv: pip install uv, or make lock UV=path/to/uv' >&2; exit 1; }

@@ -1,6 +1,6 @@
-"""gunicorn's own configuration: web workers, and a runner supervised beside them. The command line wins.
+"""gunicorn's own configuration: web workers, and runners supervised beside them. The command line wins.
 
-The runner is one of gunicorn's workers: the arbiter forks it, sees its heartbeat, replaces it when it dies or
+A runner is one of gunicorn's workers: the arbiter forks it, sees its heartbeat, replaces it when it dies or
 hangs, and drains it on SIGTERM within `--graceful-timeout`. What makes it a runner is decided at the fork.
 """
 
@@ -81,7 +81,7 @@ control_socket_disable = True  # one per user by default: two servers would figh
 logger_class = Log
 logconfig_dict = logging_config(settings)
 
-N_RUNNERS = 1 if settings.runner == "embedded" else 0
+N_RUNNERS = settings.runners if settings.runner == "embedded" else 0
 DRAIN_MARGIN_SECONDS = 2.0
 """Of `--graceful-timeout`, what is left for giving chunks back before gunicorn kills."""
 
@@ -98,7 +98,7 @@ def on_starting(server: Arbiter) -> None:
 
 
 def on_reload(server: Arbiter) -> None:
-    # A reload starts a full set of new workers and stops the oldest: the old runner must be among those.
+    # A reload starts a full set of new workers and stops the oldest: the old runners must be among those.
     for worker in server.WORKERS.values():
         if is_runner(worker):
             worker.is_runner, worker.age = False, 0
@@ -112,7 +112,7 @@ def nworkers_changed(server: Arbiter, n_workers: int, _before: int | None) -> No
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
-    """The next worker is the runner, if there is none."""
+    """The next worker is a runner, if there are too few."""
     worker.is_runner = sum(map(is_runner, server.WORKERS.values())) < N_RUNNERS
     if worker.is_runner:
         worker.age = sys.maxsize  # TTOU stops the oldest, which should be a web worker
@@ -125,7 +125,7 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
         from app.runner_process import run_process  # counts its models' calls, so not before METRICS is set
 
         os.nice(settings.runner_nice)
-        server.log.info("Worker %s is the runner", worker.pid)
+        server.log.info("Worker %s is a runner", worker.pid)
         drain_seconds = max(0.0, worker.cfg.graceful_timeout - DRAIN_MARGIN_SECONDS)
         run_process(settings, drain_seconds=drain_seconds, heartbeat=partial(_beat, worker))
         sys.exit(0)
@@ -172,7 +172,7 @@ def _beat(worker: Worker) -> None:
 
 
 def _arrange(server: Arbiter) -> None:
-    """Chooses the kind of web worker by what is served, and counts the runner as one worker more than was asked for."""
+    """Chooses the kind of web worker by what is served, and counts runners on top of the workers asked for."""
     if server.worker_class is WebWorker and server.app.app_uri.partition(":")[0] == "asgi":
         server.worker_class = ASGIWorker
         server.cfg.set("worker_class", ASGIWorker)

@@ -1,7 +1,9 @@
 """Settings: environment variables, read once into one frozen and validated object."""
 
 import difflib
+import importlib.util
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,11 +33,12 @@ class Settings:
     artifact_cache: Path = Path("artifact-cache")
     web_threads: int = 16
     runner: Literal["embedded", "off"] = "embedded"
+    runners: int = 1
     runner_threads: int = 8
     runner_nice: int = 10
     model_threads: int | None = None
     job_window: int = 16
-    executor: Literal["thread", "process"] = "thread"
+    executor: str = "thread"
     max_attempts: int = 3
     lease_seconds: float = 60.0
     poll_seconds: float = 1.0
@@ -97,9 +100,10 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "models_file": env.path,
     "artifact_cache": env.path,
     "runner": _one_of("embedded", "off"),
-    "executor": _one_of("thread", "process"),
+    "executor": lambda variable: _executor(env.str(variable)),
     "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),
     "web_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
+    "runners": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
     "runner_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
     "max_items": lambda variable: env.int(variable, validate=validate.Range(min=1, max=MAX_ITEMS)),
     "runner_nice": lambda variable: env.int(variable, validate=validate.Range(min=0, max=19)),
@@ -112,6 +116,17 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "log_format": _one_of("auto", "json", "console"),
 }
 """How to read a setting that is not just a count."""
+
+
+def _executor(text: str) -> str:
+    """`thread`, `process`, or the address of a Dask scheduler, if its client is installed."""
+    if text in {"thread", "process"}:
+        return text
+    if not re.fullmatch(r"dask://([^/@:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}", text):
+        raise EnvError("use thread, process, or dask://host:port for the scheduler of a Dask cluster")
+    if importlib.util.find_spec("distributed") is None:
+        raise EnvError("the client of Dask is not installed: pip install 'twofold[dask]'")
+    return text
 
 
 def _database_url(text: str) -> URL:

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 from app.config import Settings
 from app.db import Database, is_away
 from app.errors import Unavailable
-from app.executors import ChunkExecutor, make_executor, result_of, storable
+from app.executors import ChunkExecutor, make_executor
+from app.executors.outcomes import result_of, storable
 from app.jobs import control, presence, queue, rescue
 from app.jobs.claims import TRANSIENT, Broken, Claim
 from app.jobs.ids import new_id
@@ -258,8 +259,8 @@ class Runner:
         return running + [claim for _, claim in self._claimed]
 
     def _is_on_trial(self, chunk: Claim | queue.Head) -> bool:
-        """Whether a chunk must run alone; not where each has a child process to itself, which dies alone."""
-        if self._executor.ends_hung_chunks:
+        """Whether a chunk must run alone; not where each has a child process to itself."""
+        if self._executor.dies_alone:
             return False
         return is_on_trial(chunk.crashes, chunk.n_items, self._settings.max_attempts)
 

@@ -12,7 +12,10 @@ BENCHMARKS = {
     "main_job": "main_job",
     "queue_rate": "queue_rate",
     "claim_flat": "claim_flat",
+    "bulk": "bulk.compare",
     "online": "online.compare",
+    "online_beside_batch": "online.beside_batch",
+    "online_overhead": "online.overhead",
 }
 """Names, and where each has its `main(arguments)`."""
 

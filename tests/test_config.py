@@ -37,6 +37,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "models_file": ("/etc/models.toml", Path("/etc/models.toml")),
         "artifact_cache": ("/var/cache/twofold", Path("/var/cache/twofold")),
         "runner": ("off", "off"),
+        "runners": ("2", 2),
         "runner_threads": ("3", 3),
         "job_window": ("5", 5),
         "lease_seconds": ("1.5", 1.5),
@@ -110,6 +111,32 @@ def test_a_wrong_value_stops_the_start_in_one_line(
     assert line.startswith(f"TWOFOLD_{variable}={value!r} is wrong: ")
     assert "\n" not in line
     assert len(line) > len(f"TWOFOLD_{variable}={value!r} is wrong: ")
+
+
+@pytest.mark.parametrize(
+    "address", ["dask://10.0.0.7:8786", "dask://scheduler.internal:8786", "dask://[::1]:8786"]
+)
+def test_a_dask_scheduler_is_an_executor(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOFOLD_EXECUTOR", address)
+    assert load_settings().executor == address
+
+
+@pytest.mark.parametrize(
+    "address", ["dask", "dask://", "dask://host", "dask://host:port", "dask://a@b:1", "tcp://host:1"]
+)
+def test_what_is_no_executor_is_refused_with_what_would_be(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWOFOLD_EXECUTOR", address)
+    with pytest.raises(ConfigurationError, match="use thread, process, or dask://host:port"):
+        load_settings()
+
+
+def test_dask_without_its_client_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOFOLD_EXECUTOR", "dask://host:8786")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'twofold\[dask\]'"):
+        load_settings()
 
 
 def test_an_unknown_variable_stops_the_start_and_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from benchmarks.online import load, report
 from benchmarks.online.bodies import ITEMS_PER_REQUEST
 from benchmarks.online.options import numbers, some_of
 from benchmarks.online.options import parser as online_options
-from benchmarks.online.scratch import Scratch
+from benchmarks.online.scratch import PEER_VERSIONS, Scratch
 from benchmarks.online.servers import SERVERS, choose, running
 
 MODELS = ("nothing", "tfidf")
@@ -32,7 +32,7 @@ WARM_UP_SECONDS = 1
 def main(arguments: list[str]) -> None:
     options = _options(arguments)
     scratch = Scratch(options.scratch)
-    scratch.prepare()
+    scratch.prepare_online()
     servers = choose(options.servers)
     cases = list(product(options.models, options.items, options.connections))
     measured: list[report.Row] = []
@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> None:
                         )
                     )
     lines = [
-        *report.heading("Online predictions, side by side", "online", arguments, scratch.versions()),
+        *report.heading(
+            "Online predictions, side by side", "online", arguments, scratch.versions(peers=PEER_VERSIONS)
+        ),
         *report.tables(measured, [server.name for server in servers]),
     ]
     report.publish(options.results or scratch.folder / "results", "online", lines, measured)

@@ -1,15 +1,16 @@
-"""Options that the online benchmarks share."""
+"""Options that the online and the bulk benchmarks share."""
 
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
-def parser(name: str, *, rounds: int, seconds: int) -> argparse.ArgumentParser:
+def parser(name: str, *, rounds: int, seconds: int | None = None) -> argparse.ArgumentParser:
     """A parser with what every one of them understands; the defaults of some are its own."""
     made = argparse.ArgumentParser(prog=name)
     made.add_argument("--rounds", type=int, default=rounds)
-    made.add_argument("--seconds", type=int, default=seconds, help="of each measurement")
+    if seconds is not None:
+        made.add_argument("--seconds", type=int, default=seconds, help="of each measurement")
     made.add_argument("--scratch", type=Path, help="folder for environments, model and logs; used again")
     made.add_argument("--results", type=Path, help="folder for the table and the JSON lines")
     return made

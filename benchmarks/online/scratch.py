@@ -1,4 +1,4 @@
-"""The scratch folder of the online benchmarks: two environments with pinned versions, a trained model, bodies.
+"""The scratch folder of the benchmarks that serve: environments with pinned versions, a trained model, bodies.
 
 It is made once and used again, until one of the requirements or this code changes. Nothing of it is in the
 project's own environment or lock files.
@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
-SERVICE = (ROOT / "requirements" / "base.txt", HERE / "models.txt")
+SERVICE = (ROOT / "requirements" / "base.txt", HERE / "models.txt", HERE / "dask.txt")
 PEERS = (HERE / "peers.txt", HERE / "models.txt")
+SERVICE_VERSIONS = ("gunicorn", "flask", "marshmallow", "sqlalchemy", "orjson", "scikit-learn")
+PEER_VERSIONS = ("fastapi", "pydantic", "uvicorn", "uvloop", "mosec")
 MODELS = """
 [[model]]
 name = "nothing"
@@ -44,13 +47,17 @@ class Scratch:
         self.models_file = self.folder / "models.toml"
 
     def prepare(self) -> None:
-        """Makes what is missing; a few minutes the first time. Exits with a message if something cannot be had."""
+        """Makes what serving needs and is missing. Exits with a message if something cannot be had."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        install_wrk()
-        self._make_environment("service", SERVICE)
-        self._make_environment("peers", PEERS)
+        self.make_environment("service", SERVICE)
         self._train()
         self.models_file.write_text(MODELS.format(folder=self.folder))
+
+    def prepare_online(self) -> None:
+        """The same, and other model servers, and the load generator."""
+        install_wrk()
+        self.prepare()
+        self.make_environment("peers", PEERS)
 
     def bin(self, environment: str, program: str) -> str:
         """The path of a program of "service", this project's environment, or of "peers"."""
@@ -71,17 +78,16 @@ class Scratch:
             "MKL_NUM_THREADS": "1",
         }
 
-    def versions(self) -> dict[str, str]:
-        """Of what is measured, and what measures."""
+    def versions(self, **others: Sequence[str]) -> dict[str, str]:
+        """Of Python and what serves, and of these packages of other environments."""
         code = (
             "import importlib.metadata as metadata, sys\n"
             "for name in sys.argv[1:]: print(name, metadata.version(name))"
         )
-        found = {"python": sys.version.split()[0], "wrk": _wrk_version()}
-        for environment, names in (
-            ("service", ["gunicorn", "flask", "marshmallow", "orjson", "scikit-learn"]),
-            ("peers", ["fastapi", "pydantic", "uvicorn", "uvloop", "mosec"]),
-        ):
+        found = {"python": sys.version.split()[0]}
+        if "peers" in others:
+            found["wrk"] = _wrk_version()
+        for environment, names in {"service": SERVICE_VERSIONS, **others}.items():
             listed = subprocess.run(
                 [self.bin(environment, "python"), "-c", code, *names],
                 check=True,
@@ -91,7 +97,8 @@ class Scratch:
             found |= dict(line.split() for line in listed.stdout.splitlines())
         return found
 
-    def _make_environment(self, name: str, requirements: tuple[Path, ...]) -> None:
+    def make_environment(self, name: str, requirements: tuple[Path, ...]) -> None:
+        """A virtual environment with these requirements; the one that is there, if they have not changed."""
         folder, stamp = self.folder / name, self.folder / name / "stamp"
         wanted = _digest(requirements)
         if stamp.exists() and stamp.read_text() == wanted:

@@ -89,7 +89,7 @@ class Running:
 
     def __init__(self, server: Server, scratch: Scratch, variables: Mapping[str, str] | None = None) -> None:
         self.server, self.scratch = server, scratch
-        self.port = _free_port()
+        self.port = free_port()
         self._log = scratch.folder / f"{server.name}.log"
         program, *arguments = [part.replace("{port}", str(self.port)) for part in server.command]
         environment = scratch.environment() | dict(server.variables)
@@ -199,11 +199,11 @@ def _settings(server: Server, scratch: Scratch) -> dict[str, str]:
         "DATABASE_URL": f"sqlite:///{scratch.folder}/{server.name}.db",
         "TWOFOLD_MODELS_FILE": str(scratch.models_file),
         "TWOFOLD_RUNNER": "off",
-        "TWOFOLD_LOG_LEVEL": "warning",
+        "TWOFOLD_LOG_LEVEL": "info",
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

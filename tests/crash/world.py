@@ -57,6 +57,7 @@ class InlineExecutor:
     """Runs chunks in the runner's own thread, which a crash ends too: at once, or when they are let go."""
 
     ends_hung_chunks = False
+    dies_alone = False
 
     def __init__(self) -> None:
         self.is_holding = False

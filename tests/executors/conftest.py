@@ -1,21 +1,26 @@
-"""Both executors behind one set of tests, with a model that fails on demand."""
+"""All executors behind one set of tests, with a model that fails on demand."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import orjson
 import pytest
+from distributed import LocalCluster
 from sqlalchemy import make_url
 
 from app.config import Settings
 from app.data.chunks import pack
-from app.executors import ChunkExecutor, make_executor, result_of
+from app.executors import ChunkExecutor, make_executor
+from app.executors.outcomes import result_of
 from app.jobs.claims import Broken, Claim, Done, Failed
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tasks.predict import Stopwatch
+from tests.waiting import wait_until
 
 MODELS = """
 [[model]]
@@ -26,18 +31,19 @@ concurrency = 2
 chunk_timeout_seconds = {timeout}
 """
 TIMEOUT_SECONDS = 1.0
+QUIET: dict[str, Any] = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
 
 
 class Lab:
     """One executor of two slots, its settings, and the model."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, executor: str, folder: Path) -> None:
         models_file = folder / "models.toml"
         models_file.write_text(MODELS.format(timeout=TIMEOUT_SECONDS))
         self.settings = Settings(
             database_url=make_url("sqlite:///unused.db"),
             models_file=models_file,
-            executor="process" if kind == "process" else "thread",
+            executor=executor,
             runner_threads=2,
             poll_seconds=0.05,
         )
@@ -45,6 +51,7 @@ class Lab:
         self.served: ServedModel = self.registry.get("unruly")
         self.served.wait_ready(10)
         self.executor: ChunkExecutor = make_executor(self.settings)
+        wait_until(lambda: self.executor.slots(self.served) == 2, "two slots", 60)
 
     def run(self, *chunks: Sequence[Any]) -> list[Done | Failed | Broken]:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
@@ -60,11 +67,24 @@ def payload(acts: Sequence[Any]) -> bytes:
     return pack(orjson.dumps({"id": place, "act": act}) for place, act in enumerate(acts))
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A Dask cluster of two worker processes, each of one thread and watched by a nanny."""
+    # A LocalCluster gives a worker up that is just being restarted 15 seconds after an earlier restart.
+    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
+    with patience, LocalCluster(n_workers=2, threads_per_worker=1, **QUIET) as made:
+        yield made
+
+
 @pytest.fixture
-def make_lab(tmp_path: Path) -> Iterator[Callable[[str], Lab]]:
+def make_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Lab]]:
+    """Makes a lab whose executor is "thread", "process" or "dask"."""
     labs: list[Lab] = []
 
     def make(kind: str) -> Lab:
+        if kind == "dask":
+            cluster = request.getfixturevalue("cluster")
+            kind = cluster.scheduler_address.replace("tcp://", "dask://")
         labs.append(Lab(kind, tmp_path))
         return labs[-1]
 
@@ -73,6 +93,6 @@ def make_lab(tmp_path: Path) -> Iterator[Callable[[str], Lab]]:
         lab.executor.shutdown()
 
 
-@pytest.fixture(params=["thread", "process"])
+@pytest.fixture(params=["thread", "process", "dask"])
 def lab(request: pytest.FixtureRequest, make_lab: Callable[[str], Lab]) -> Lab:
     return make_lab(request.param)

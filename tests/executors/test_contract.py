@@ -7,7 +7,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from app.executors import result_of
+from app.executors.outcomes import result_of
 from app.jobs.claims import Broken, Done, Failed
 from app.tasks.predict import Stopwatch
 from tests.executors.conftest import Lab
@@ -18,7 +18,7 @@ def test_answers_come_in_the_order_of_the_items(lab: Lab) -> None:
     assert isinstance(result, Done)
     answers = orjson.loads(result.items)
     assert [answer["id"] for answer in answers] == [0, 1, 2, 3, 4]
-    assert set(result.columns) == {"id", "act", "pid", "thread"}
+    assert set(result.columns) == {"id", "act", "pid", "thread", "loads"}
     assert result.failures == []
     runs_here = answers[0]["pid"] == os.getpid()
     assert runs_here is not lab.executor.ends_hung_chunks
@@ -77,8 +77,11 @@ def test_a_child_that_dies_costs_its_chunk_and_neither_the_pool_nor_its_neighbou
     assert isinstance(lab.run([None])[0], Done)
 
 
-def test_a_chunk_that_takes_too_long_is_ended_with_its_child(make_lab: Callable[[str], Lab]) -> None:
-    lab = make_lab("process")
+@pytest.mark.parametrize("kind", ["process", "dask"])
+def test_a_chunk_that_takes_too_long_is_ended_with_its_process(
+    make_lab: Callable[[str], Lab], kind: str
+) -> None:
+    lab = make_lab(kind)
     hung, sound = lab.run(["hang"], [None])
     assert isinstance(hung, Broken)
     assert (hung.code, hung.blames_an_item) == ("timed_out", True)

@@ -1,4 +1,4 @@
-"""A runner with child processes outlives whatever kills them, and its jobs end with the guilty items named."""
+"""A runner with child processes, or a cluster, outlives what kills them, and its jobs end with the guilty named."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -24,9 +24,9 @@ def workshop(database: Database, select_all: Callable[..., list[dict[str, Any]]]
     return Workshop(database, select_all)
 
 
-@pytest.fixture
-def lab(make_lab: Callable[[str], Lab]) -> Lab:
-    return make_lab("process")
+@pytest.fixture(params=["process", "dask"])
+def lab(request: pytest.FixtureRequest, make_lab: Callable[[str], Lab]) -> Lab:
+    return make_lab(request.param)
 
 
 @contextmanager
@@ -60,8 +60,10 @@ def test_the_guilty_item_is_found_and_its_neighbours_succeed(
 ) -> None:
     job_id = enqueue(workshop.database, [None, act, None, None, None, None], chunk_items=3)
 
-    with running(workshop.database, lab, max_attempts=1) as runner:
-        job = wait_until(lambda: ended(workshop, job_id), "the end of the job", 60)
+    # Where chunks share a process, it takes a second attempt, alone, to tell which of them killed it.
+    max_attempts = 1 if lab.executor.dies_alone else 2
+    with running(workshop.database, lab, max_attempts=max_attempts) as runner:
+        job = wait_until(lambda: ended(workshop, job_id), "the end of the job", 100)
         assert runner.trouble is None
 
     assert (job["status"], job["n_succeeded"], job["n_errored"]) == ("partial", 5, 1)

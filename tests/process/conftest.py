@@ -85,8 +85,11 @@ class Server:
 
     def start(self, *options: str) -> None:
         """Starts gunicorn from the repository's root, and waits until it is ready."""
-        self.launch([str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options])
+        self.launch(self.command(*options))
         self.wait_ready()
+
+    def command(self, *options: str) -> list[str]:
+        return [str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options]
 
     def launch(self, command: list[str]) -> None:
         with self.log.open("ab") as log:
@@ -102,9 +105,14 @@ class Server:
 
     def refuse(self, *options: str) -> tuple[int, list[str]]:
         """Runs a gunicorn that is expected not to start; its exit status, and the lines that it wrote."""
-        command = [str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options]
         ended = subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            self.command(*options),
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         return ended.returncode, (ended.stdout + ended.stderr).splitlines()
 

@@ -54,6 +54,7 @@ class StepExecutor:
     """Keeps what is submitted, in order, until the test runs it, in the test's own thread."""
 
     ends_hung_chunks = False
+    dies_alone = False
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[Future[ChunkAnswer], Callable[[], ChunkAnswer]]] = deque()

@@ -1,0 +1,45 @@
+"""Executors: where chunks run. All take a chunk's bytes and give its answer, and none of them touches SQL."""
+
+import os
+from concurrent.futures import Future
+from typing import Protocol
+
+from app.config import Settings
+from app.executors.processes import ProcessExecutor
+from app.executors.threads import ThreadExecutor
+from app.jobs.claims import Claim
+from app.models.served import ServedModel
+from app.tasks.predict import ChunkAnswer, Stopwatch
+
+
+class ChunkExecutor(Protocol):
+    """What a runner asks of an executor."""
+
+    ends_hung_chunks: bool
+    """Whether a chunk that takes too long is ended here; if not, only the end of the process ends it."""
+    dies_alone: bool
+    """Whether a chunk that kills the process which runs it takes no other chunk with it."""
+
+    def slots(self, served: ServedModel) -> int:
+        """How many chunks of a model run at once."""
+        ...
+
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
+        """Has a chunk run; `stopwatch` then tells for how long, unless `ends_hung_chunks` watches that itself."""
+        ...
+
+    def shutdown(self) -> None:
+        """Takes no more and waits for nothing."""
+        ...
+
+
+def make_executor(settings: Settings) -> ChunkExecutor:
+    """The executor that `TWOFOLD_EXECUTOR` names."""
+    if settings.executor == "process":
+        processes = min(settings.runner_threads, os.cpu_count() or 1)
+        return ProcessExecutor(settings.models_file, settings.artifact_cache, processes)
+    if settings.executor.startswith("dask://"):
+        from app.executors.dask import DaskExecutor  # an extra
+
+        return DaskExecutor(settings.executor, settings.artifact_cache)
+    return ThreadExecutor(settings.runner_threads)

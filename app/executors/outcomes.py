@@ -1,0 +1,49 @@
+"""What became of a chunk: the task boundary, where any exception of a task ends as the chunk's own story."""
+
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+
+import structlog
+from pebble import ProcessExpired
+
+from app.errors import ServingError
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed
+from app.tasks.predict import ChunkAnswer, TransientFailure
+
+log = structlog.get_logger(__name__)
+
+
+class WorkerLost(Exception):
+    """The process that ran a chunk died, wherever it was."""
+
+
+def result_of(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed | Broken:
+    """The result of a chunk, or why there is none."""
+    error = future.exception()
+    match error:
+        case None:
+            answer = future.result()
+            failures = [replace(failure, message=storable(failure.message)) for failure in answer.failures]
+            return Done(claim, answer.items, answer.columns, failures)
+        case TransientFailure():
+            return Broken(claim, TRANSIENT, storable(error.reason))
+        case FutureTimeout():
+            return Broken(claim, "timed_out", "predict took longer than chunk_timeout_seconds")
+        case ProcessExpired():
+            return Broken(
+                claim, "runner_crashed", f"the process that ran it died (exit code {error.exitcode})"
+            )
+        case WorkerLost():
+            return Broken(claim, "runner_crashed", storable(str(error)))
+        case MemoryError():
+            return Broken(claim, "runner_crashed", "out of memory")
+        case _:
+            log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
+            reason = error.detail if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+            return Failed(claim, storable(reason))
+
+
+def storable(message: str) -> str:
+    """What user code said, with escapes for what is no UTF-8 and for NUL, which Postgres keeps in no text."""
+    return message.replace("\0", "\\x00").encode(errors="backslashreplace").decode()

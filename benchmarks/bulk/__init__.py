@@ -1,0 +1,1 @@
+"""Bulk data: a job of many items, the whole way, beside other ways to predict as many."""

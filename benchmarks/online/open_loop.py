@@ -1,0 +1,131 @@
+"""Open-loop load: requests fall due at a fixed pace, whether or not the last ones are answered.
+
+A closed loop asks less of a server that stalls, and so hides the stall. Here a latency counts from the moment when
+a request was due, also while it waits for one of the connections to be free, as wrk2 does it.
+"""
+
+import gc
+import select
+import socket
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+CHECK_SECONDS = 0.1
+LAST_ANSWERS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What became of the requests; latencies are of those that were answered with 200."""
+
+    offered_per_second: float
+    seconds: float
+    n_answered: int
+    n_errors: int
+    p50_us: int
+    p99_us: int
+
+
+class Connection:
+    """One connection that is kept; it carries one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.due_at = 0.0
+        self._connect()
+
+    def _connect(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = b""
+
+    def send(self, request: bytes, due_at: float) -> None:
+        self.due_at = due_at
+        self.socket.sendall(request)
+
+    def receive(self) -> int | None:
+        """Reads what there is; the status once the answer is whole, 0 if the server hung up, None before that."""
+        try:
+            block = self.socket.recv(1 << 18)
+        except OSError:
+            block = b""
+        if not block:
+            self.socket.close()
+            self._connect()
+            return 0
+        self._received += block
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        if not found:
+            return None
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        if len(body) < int(length):
+            return None
+        self._received = b""
+        return int(head.split(None, 2)[1])
+
+
+def request_of(path: str, body: bytes) -> bytes:
+    """A whole POST of JSON."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def send(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    per_second: float,
+    n_connections: int,
+    is_over: Callable[[float], bool],
+) -> Pace:
+    """Offers `requests` in turn until `is_over`, which is given the seconds since the start, says so."""
+    connections = [Connection(port) for _ in range(n_connections)]
+    free = deque(connections)
+    busy: dict[socket.socket, Connection] = {}
+    due: deque[float] = deque()
+    latencies: list[float] = []
+    n_sent = n_errors = 0
+    gc.disable()
+    started = next_due = next_check = time.perf_counter()
+    ends: float | None = None
+    while ends is None or ((due or busy) and time.perf_counter() < ends + LAST_ANSWERS_SECONDS):
+        now = time.perf_counter()
+        if ends is None and now >= next_check:
+            next_check += CHECK_SECONDS
+            ends = now if is_over(now - started) else None
+        while ends is None and next_due <= now:
+            due.append(next_due)
+            next_due += 1 / per_second
+        while due and free:
+            connection = free.popleft()
+            connection.send(requests[n_sent % len(requests)], due.popleft())
+            busy[connection.socket] = connection
+            n_sent += 1
+        timeout = CHECK_SECONDS if ends else max(0.0, next_due - time.perf_counter())
+        # select waits to the microsecond, and epoll to the millisecond.
+        for ready in select.select(list(busy), [], [], timeout)[0]:
+            connection = busy[ready]
+            status = connection.receive()
+            if status is None:
+                continue
+            if status == 200:
+                latencies.append(time.perf_counter() - connection.due_at)
+            else:
+                n_errors += 1
+            del busy[ready]
+            free.append(connection)
+    gc.enable()
+    for connection in connections:
+        connection.socket.close()
+    quantiles = statistics.quantiles(latencies, n=100)
+    return Pace(
+        offered_per_second=per_second,
+        seconds=(ends or 0.0) - started,
+        n_answered=len(latencies),
+        n_errors=n_errors + len(due) + len(busy),
+        p50_us=int(quantiles[49] * 1e6),
+        p99_us=int(quantiles[98] * 1e6),
+    )
