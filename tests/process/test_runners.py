@@ -53,6 +53,7 @@ def test_a_reload_replaces_both_runners(two: Server) -> None:
         two.process.send_signal(signal.SIGHUP)
         wait_until(partial(_are_gone, two, before), "the end of the old ones", 30)
         two.wait_workers(1, n_runners=2)
+        two.wait_ready()  # gunicorn forgets a SIGTERM to an ASGI worker that boots, until the graceful timeout
 
     two.finish(two.enqueue(6), 6)
     assert two.stop() == 0
