@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 BENCHMARKS = {
     "data_formats": "data_formats",
-    "bulk": "bulk",
+    "pipe": "pipe",
     "memory": "memory",
     "main_job": "main_job",
     "queue_rate": "queue_rate",

@@ -1,6 +1,6 @@
 """The pipe itself: items per second of upload, run and download with a model that does nothing, on both databases.
 
-    make bench ARGS="bulk --items 1000000 --rounds 5"
+    make bench ARGS="pipe --items 1000000 --rounds 5"
 
 One gunicorn with one web worker and one runner, asked over a socket by this process. In each round `orjson.loads` of
 the same lines is measured first, and each phase is also given as a ratio to it: machines differ, and drift. The run is
@@ -22,7 +22,7 @@ PHASES = ("orjson", "upload", "run", "download")
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="bulk")
+    parser = argparse.ArgumentParser(prog="pipe")
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--database", choices=("sqlite", "postgres"), action="append")
