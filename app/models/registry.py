@@ -40,7 +40,9 @@ class Registry:
         """Loads all, then takes all there is out of the garbage collector's sight; returns at once.
 
         For a process that serves until it ends: libraries and weights are walked no more. With hundreds of thousands
-        of objects to walk, a job of a model in pure Python took a tenth longer.
+        of objects to walk, a job of a model in pure Python took a tenth longer, and the slowest of a hundred online
+        requests several times as long. What is young is looked at after 50,000 new objects instead of 700: a request
+        of a hundred items makes three hundred, and none of them in a cycle.
         """
         threading.Thread(target=self._freeze_when_loaded, name="freeze", daemon=True).start()
 
@@ -49,6 +51,7 @@ class Registry:
             served.wait_ready()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
         """That version, or the default one; loading, ready or failed. `NotFound` names what exists."""
