@@ -107,7 +107,7 @@ class Input(Row):
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, comment="UUIDv7, so ids sort by age")
     status: Mapped[str] = mapped_column(Text, comment="receiving while the upload runs, then sealed")
-    format: Mapped[str] = mapped_column(Text, comment="json, ndjson or csv: how it was uploaded")
+    format: Mapped[str] = mapped_column(Text, comment="json, ndjson, csv or parquet: how it was uploaded")
     n_items: Mapped[int] = mapped_column(Integer, server_default="0", comment="items received")
     n_chunks: Mapped[int] = mapped_column(Integer, server_default="0", comment="rows in input_chunks")
     n_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="bytes of the decoded body")

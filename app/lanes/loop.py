@@ -85,6 +85,8 @@ class Mailbox:
 
     async def predict(self, batcher: Batcher, question: Question, seconds: float) -> list[JsonObject]:
         """As `Batcher.predict`. If this coroutine is canceled, because its client hung up, the call is withdrawn."""
+        if (predictions := batcher.predict_quickly(question.items, question.loaded)) is not None:
+            return predictions
         call = Call(question.items, question.loaded, seconds=seconds, wake=self._put)
         batcher.submit(call)
         self._awaited[call] = future = self._loop.create_future()

@@ -20,6 +20,10 @@ from app.models.served import ServedModel
 
 log = structlog.get_logger(__name__)
 
+QUICK_SECONDS, SLOW_SECONDS = 0.0001, 0.005
+"""A model whose calls take less than the first, and none of the last `PROBATION_CALLS` more than the second, is quick:
+to hand a call to another thread and back takes longer than to predict."""
+PROBATION_CALLS, FIRST_PROBATION_CALLS = 1000, 100
 RETRY_AFTER_SECONDS = 1
 """What is turned away now may be taken a second later: the queue is bounded to be short."""
 
@@ -86,6 +90,8 @@ class Batcher:
         self._n_threads = 0
         self._idle: list[threading.Lock] = []
         """The bells of threads that wait for a call. A plain lock, because a Condition makes one for each wait."""
+        self._typical_seconds = 0.0
+        self._n_on_probation = FIRST_PROBATION_CALLS
         labels = (served.declaration.name, served.declaration.version)
         self._batch_items = BATCH_ITEMS.labels(*labels)
         self._wait_seconds = BATCH_WAIT_SECONDS.labels(*labels)
@@ -103,6 +109,8 @@ class Batcher:
 
         `Overdue` after so many `seconds`; `Overloaded` at once if too much waits already.
         """
+        if (predictions := self.predict_quickly(items, loaded)) is not None:
+            return predictions
         answered = threading.Lock()
         answered.acquire()
         call = Call(items, loaded, seconds=seconds, wake=lambda _: answered.release(), is_gone=is_gone)
@@ -110,6 +118,15 @@ class Batcher:
         if not answered.acquire(timeout=seconds):
             self.withdraw(call)
         return call.result()
+
+    def predict_quickly(
+        self, items: Sequence[JsonObject], loaded: list[JsonObject] | None
+    ) -> list[JsonObject] | None:
+        """As `ServedModel.predict`, in the calling thread; None if the model is not quick, or not idle."""
+        is_quick = not self._n_on_probation and self._typical_seconds < QUICK_SECONDS
+        if not is_quick or self._waiting or len(self._idle) < self._n_threads:
+            return None
+        return self._predict(items, loaded)
 
     def submit(self, call: Call) -> None:
         """Has a call answered, soon and by another thread; `Overloaded` if too much waits already."""
@@ -169,33 +186,38 @@ class Batcher:
 
     def _answer(self, calls: list[Call]) -> None:
         """Runs a batch. One that fails is halved, so that an item that breaks the model reaches its own caller only."""
-        started_at = time.monotonic()
-        self._wait_seconds.observe(started_at - calls[0].arrived_at)
-        self._batch_items.observe(sum(len(call.items) for call in calls))
+        self._wait_seconds.observe(time.monotonic() - calls[0].arrived_at)
         try:
-            predictions = self._predict(calls)
+            if len(calls) == 1:
+                predictions = self._predict(calls[0].items, calls[0].loaded)
+            else:
+                predictions = self._predict(*_together(calls))
         except ServingError as error:
             self._answer_failed(calls, error)
-        # The boundary of a thread that must not end: who waits for it would wait in vain.
-        except BaseException as error:
-            log.exception("batch_failed", model=str(self._served))
-            reason = f"{self._served} broke off: {type(error).__name__}"
-            self._answer_failed(calls, ModelFailed(reason))
         else:
-            self._model_seconds.observe(time.monotonic() - started_at)
             start = 0
             for call in calls:
                 end = start + len(call.items)
                 call.answer(predictions[start:end])
                 start = end
 
-    def _predict(self, calls: list[Call]) -> list[JsonObject]:
-        if len(calls) == 1:
-            return self._served.predict(calls[0].items, calls[0].loaded)
-        items = list(chain.from_iterable(call.items for call in calls))
-        loaded = [call.loaded for call in calls if call.loaded is not None]
-        are_all_loaded = len(loaded) == len(calls)
-        return self._served.predict(items, list(chain.from_iterable(loaded)) if are_all_loaded else None)
+    def _predict(self, items: Sequence[JsonObject], loaded: list[JsonObject] | None) -> list[JsonObject]:
+        started_at = time.monotonic()
+        try:
+            return self._served.predict(items, loaded)
+        except ServingError:
+            raise
+        # The boundary of a thread that must not end: who waits for it would wait in vain.
+        except BaseException as error:
+            log.exception("batch_failed", model=str(self._served))
+            raise ModelFailed(f"{self._served} broke off: {type(error).__name__}") from error
+        finally:
+            seconds = time.monotonic() - started_at
+            self._batch_items.observe(len(items))
+            self._model_seconds.observe(seconds)
+            self._typical_seconds += (seconds - self._typical_seconds) / 16
+            is_slow = seconds > SLOW_SECONDS
+            self._n_on_probation = PROBATION_CALLS if is_slow else max(0, self._n_on_probation - 1)
 
     def _answer_failed(self, calls: list[Call], error: ServingError) -> None:
         if len(calls) == 1:
@@ -206,3 +228,9 @@ class Batcher:
             for call in part:
                 call.loaded = None  # the model may have changed it
             self._answer(part)
+
+
+def _together(calls: list[Call]) -> tuple[list[JsonObject], list[JsonObject] | None]:
+    items = list(chain.from_iterable(call.items for call in calls))
+    loaded = [call.loaded for call in calls if call.loaded is not None]
+    return items, list(chain.from_iterable(loaded)) if len(loaded) == len(calls) else None

@@ -90,11 +90,18 @@ def postgres_url(shared_postgres: Database) -> Iterator[URL]:
         session.execute(text(f"TRUNCATE {', '.join(Row.metadata.tables)} RESTART IDENTITY"))
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
+on_both_lanes = pytest.mark.parametrize("lane", ["asgi", "wsgi"], indirect=True)
+"""For a test that runs on one database alone."""
+
+
+@pytest.fixture
 def lane(request: pytest.FixtureRequest) -> str:
-    """How requests come to the app: as gunicorn's threads call it, or by way of the event loop."""
-    lane: str = request.param
-    return lane
+    """How requests come to the app: as gunicorn's threads call it, or by way of the event loop.
+
+    Where a test says nothing else, it runs on the loop with SQLite and on threads with Postgres: once on each lane.
+    """
+    kind = request.node.callspec.params.get("database_url") if hasattr(request.node, "callspec") else "sqlite"
+    return str(getattr(request, "param", "asgi" if kind == "sqlite" else "wsgi"))
 
 
 @pytest.fixture

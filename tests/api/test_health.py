@@ -8,7 +8,7 @@ from sqlalchemy import URL, make_url, text
 
 from app.db import Database
 from tests.api import moody
-from tests.api.conftest import Client, MakeApp, client_of, items, refused, services_of
+from tests.api.conftest import Client, MakeApp, client_of, items, on_both_lanes, refused, services_of
 
 LOADING = '[[model]]\nname = "loading"\nversion = "1"\nclass = "tests.api.moody:Loading"\n'
 BROKEN = '[[model]]\nname = "broken"\nversion = "7"\nclass = "tests.api.moody:Broken"\n'
@@ -101,6 +101,7 @@ def test_an_empty_database_is_refused_with_the_command_that_mends_it(
     refused(client.get("/v1/jobs"), 503, "twofold db upgrade")
 
 
+@on_both_lanes
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "url",

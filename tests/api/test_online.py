@@ -12,11 +12,14 @@ from flask import Flask
 from app.api import online
 from app.runner import Runner
 from tests.api import moody
-from tests.api.conftest import Client, MakeApp, client_of, items, refused, services_of
+from tests.api.conftest import Client, MakeApp, client_of, items, on_both_lanes, refused, services_of
 from tests.waiting import wait_until
 
 # What is written here is written by what other tests hold to both databases.
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+    on_both_lanes,
+]
 
 PREDICT = "/v1/models/moody/predict"
 LOADING_AND_BROKEN = """
@@ -179,6 +182,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Closed, until it is set."""
     opened = threading.Event()
     monkeypatch.setattr(moody.Gated, "opened", opened)
+    monkeypatch.setattr(moody.Gated, "entered", threading.Semaphore(0))
     yield opened
     opened.set()
 

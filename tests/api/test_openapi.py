@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from tests.api.conftest import Client
+from tests.api.conftest import Client, on_both_lanes
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = [on_both_lanes, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 

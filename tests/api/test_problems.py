@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.services import services
 from app.errors import NotFound
-from tests.api.conftest import Client, MakeApp, client_of, refused
+from tests.api.conftest import Client, MakeApp, client_of, on_both_lanes, refused
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def app(make_app: MakeApp) -> Flask:
     return app
 
 
+@on_both_lanes
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_bug_is_a_500_that_leaks_nothing_but_is_in_the_log(
     capsys: pytest.CaptureFixture[str], app: Flask
@@ -65,6 +66,7 @@ def test_a_broken_statement_shows_no_sql(client: Client) -> None:
         assert word not in response.text
 
 
+@on_both_lanes
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_errors_of_the_framework_are_problems_too(client: Client) -> None:
     refused(client.get("/nowhere"), 404, "/nowhere", "/openapi.json")
@@ -74,6 +76,7 @@ def test_errors_of_the_framework_are_problems_too(client: Client) -> None:
     refused(client.get("/teapot"), 400)
 
 
+@on_both_lanes
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_any_text_can_be_told(client: Client) -> None:
     response = client.get("/names/%00%ed%a0%80%F0%9F%98%80%22%3Cb%3E")
@@ -82,6 +85,7 @@ def test_any_text_can_be_told(client: Client) -> None:
     assert problem["instance"].startswith("/names/")
 
 
+@on_both_lanes
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/nowhere", "/bug", "/openapi.json"])
 def test_a_usable_request_id_is_echoed(path: str, client: Client) -> None:
@@ -90,6 +94,7 @@ def test_a_usable_request_id_is_echoed(path: str, client: Client) -> None:
     assert client.get(path, headers={"X-Request-ID": given}).headers.getlist("X-Request-ID") == [given]
 
 
+@on_both_lanes
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("given", [None, "", "a b", "x" * 129, "é", "a\tb"])
 def test_else_a_request_id_is_made(given: str | None, client: Client) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from app.errors import BadRequest, ModelFailed, Overdue, Overloaded, Unavailable
 from app.models import JsonObject
-from app.models.batcher import Batcher, Call
+from app.models import batcher as batcher_module
+from app.models.batcher import FIRST_PROBATION_CALLS, Batcher, Call
 from app.models.served import ServedModel
 from tests.models import specimens
 from tests.models.specimens import declare, served
@@ -289,6 +290,64 @@ def test_nobody_gets_the_answer_of_another_whatever_goes_wrong(monkeypatch: pyte
     assert sum(outcome is True for outcome in outcomes.values()) > 4_000
     assert not batcher._waiting
     assert batcher.n_waiting_items == 0
+
+
+def prove_quick(batcher: Batcher) -> None:
+    for _ in range(FIRST_PROBATION_CALLS + 1):
+        batcher.predict([{"n": 1}], [{"n": 1}], seconds=10)
+
+
+def test_a_model_that_has_proved_quick_is_called_by_the_thread_that_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def predict(items: list[JsonObject]) -> list[JsonObject]:
+        threads.append(threading.current_thread())
+        return [{"label": "x"} for _ in items]
+
+    monkeypatch.setattr(specimens.Scripted, "result", staticmethod(predict))
+    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 10)
+    monkeypatch.setattr(batcher_module, "SLOW_SECONDS", 10)
+    batcher = Batcher(served(specimens.Scripted))
+
+    prove_quick(batcher)
+
+    assert threading.current_thread() not in threads[:FIRST_PROBATION_CALLS]
+    assert threads[-1] is threading.current_thread()
+
+
+def test_one_slow_call_ends_that_for_a_long_time(
+    ask: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 10)
+    asking = ask()
+    asking.gate.may_end.release(FIRST_PROBATION_CALLS)
+    for _ in range(FIRST_PROBATION_CALLS):
+        asking.batcher.predict([{"n": 1}], [{"n": 1}], seconds=10)
+    slow = asking.ask(1, seconds=10)
+    threading.Event().wait(0.01)
+    asking.gate.open()
+    slow.result(10)
+
+    assert asking.batcher.predict_quickly([{"n": 2}], [{"n": 2}]) is None
+
+
+def test_a_quick_model_that_breaks_fails_its_own_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(items: list[JsonObject]) -> list[JsonObject]:
+        if items[0]["n"] == 2:
+            raise KeyboardInterrupt
+        return [{"label": "x"} for _ in items]
+
+    monkeypatch.setattr(specimens.Scripted, "result", staticmethod(predict))
+    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 10)
+    monkeypatch.setattr(batcher_module, "SLOW_SECONDS", 10)
+    batcher = Batcher(served(specimens.Scripted))
+    prove_quick(batcher)
+
+    with pytest.raises(ModelFailed, match="broke off: KeyboardInterrupt"):
+        batcher.predict_quickly([{"n": 2}], [{"n": 2}])
+    assert batcher.predict_quickly([{"n": 3}], [{"n": 3}]) == [{"label": "x"}]
 
 
 def test_a_call_wakes_its_caller_once() -> None:
