@@ -13,7 +13,7 @@ from app.models.served import ServedModel
 from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure, predict_chunk
 
 LOOKS_PER_LIMIT = 10
-LAST_WORD_SECONDS = 1.0
+LAST_WORD_SECONDS = 3.0
 """For telling that a chunk hangs, before the worker that says so ends."""
 
 
