@@ -59,6 +59,20 @@ class WebWorker(ThreadWorker):
                 listener.close()
 
 
+class LoopWorker(ASGIWorker):
+    """gunicorn's ASGI worker, for `asgi:app`, told to stop also while it still loads the app.
+
+    uvloop hears of signals only while it runs, and forgets those that came before: a worker that was just started
+    when the next reload came would stay.
+    """
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.signal(signal.SIGTERM, lambda *_: self.handle_exit_signal())
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, lambda *_: self.handle_quit_signal())
+
+
 class Log(Logger):
     """gunicorn's logger, whose access log is a setting: with `logconfig_dict` it would be on, whatever it costs."""
 
@@ -174,8 +188,8 @@ def _beat(worker: Worker) -> None:
 def _arrange(server: Arbiter) -> None:
     """Chooses the kind of web worker by what is served, and counts runners on top of the workers asked for."""
     if server.worker_class is WebWorker and server.app.app_uri.partition(":")[0] == "asgi":
-        server.worker_class = ASGIWorker
-        server.cfg.set("worker_class", ASGIWorker)
+        server.worker_class = LoopWorker
+        server.cfg.set("worker_class", LoopWorker)
         server.cfg.set("threads", 1)  # it has no use for more, and says so
     server.cfg.set("workers", server.cfg.workers + N_RUNNERS)
     server.num_workers = server.cfg.workers
