@@ -94,7 +94,7 @@ def dask_cluster(scratch: Scratch, n_workers: int) -> Iterator[str]:
         "1",
         "--no-dashboard",
     ]
-    started = [subprocess.Popen(command, **options) for command in (scheduler, workers)]  # type: ignore[call-overload]
+    started = [subprocess.Popen(command, **options) for command in (scheduler, workers)]  # type: ignore[call-overload]  # options of both kinds in one dictionary
     try:
         yield f"dask://{address}"
     finally:
