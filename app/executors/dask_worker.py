@@ -5,7 +5,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 
-from distributed import get_worker
+from distributed import Status, get_worker
 
 from app.models.declarations import Declaration
 from app.models.registry import Registry
@@ -68,5 +68,6 @@ def _run_within(limit_seconds: float, served: ServedModel, payload: bytes) -> Ch
 def _end_worker() -> None:
     """Ends this process, the only way to end a thread that hangs; the nanny, or a supervisor, starts another."""
     worker = get_worker()
+    worker.loop.add_callback(setattr, worker, "status", Status.closing_gracefully)  # it is given nothing more
     end = partial(worker.close, nanny=False, executor_wait=False, reason="a chunk hangs in it")
     worker.loop.add_callback(worker.loop.call_later, LAST_WORD_SECONDS, end)
