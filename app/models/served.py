@@ -41,7 +41,9 @@ class ServedModel:
         self._prediction: Schema | None = None
         self._prediction_fields: frozenset[str] | None = None
         self._settled = threading.Event()
-        self._slots = threading.BoundedSemaphore(declaration.concurrency)
+        # A lock where one slot is enough: it runs in C, and is taken for every online request.
+        n_slots = declaration.concurrency
+        self._slots = threading.Lock() if n_slots == 1 else threading.BoundedSemaphore(n_slots)
 
     def __str__(self) -> str:
         return f"model {self.declaration.name} {self.declaration.version}"
