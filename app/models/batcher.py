@@ -119,9 +119,12 @@ class Batcher:
         self, items: Sequence[JsonObject], loaded: list[JsonObject] | None
     ) -> list[JsonObject] | None:
         """As `ServedModel.predict`, in the calling thread; None if the model is not quick, or not idle."""
-        if not self._quickness.is_proved or self._waiting or len(self._idle) < self._n_threads:
-            return None
-        return self._predict(items, loaded)
+        return self._predict(items, loaded) if self.is_quick else None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a call now is better made by the thread that asks."""
+        return self._quickness.is_proved and not self._waiting and len(self._idle) == self._n_threads
 
     def submit(self, call: Call) -> None:
         """Has a call answered, soon and by another thread; `Overloaded` if too much waits already."""
