@@ -13,7 +13,7 @@ from itertools import chain
 
 import structlog
 
-from app.errors import BadRequest, ModelFailed, Overdue, Overloaded, ServingError
+from app.errors import BadRequest, ModelAway, ModelFailed, Overdue, Overloaded, ServingError
 from app.metrics import BATCH_ITEMS, BATCH_WAIT_SECONDS, MODEL_SECONDS
 from app.models import JsonObject
 from app.models.quickness import Quickness
@@ -190,6 +190,9 @@ class Batcher:
                 predictions = self._predict(calls[0].items, calls[0].loaded)
             else:
                 predictions = self._predict(*_together(calls))
+        except ModelAway as error:  # whatever the items are: to ask for half of them would only wait again
+            for call in calls:
+                call.answer(error)
         except ServingError as error:
             self._answer_failed(calls, error)
         else:

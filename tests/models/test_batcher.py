@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import BadRequest, ModelFailed, Overdue, Overloaded, Unavailable
+from app.errors import BadRequest, ModelAway, ModelFailed, Overdue, Overloaded, Unavailable
 from app.models import JsonObject, quickness
 from app.models.batcher import Batcher, Call
 from app.models.quickness import PROBATION_CALLS
@@ -150,6 +150,20 @@ def test_an_item_that_breaks_the_model_fails_its_own_request_alone(ask: Callable
                 asked.result(10)
         else:
             assert asked.result(10) == [str(number), str(number + 100)]
+
+
+def test_a_model_that_is_away_is_not_asked_again_for_half_of_the_items(ask: Callable[..., Asking]) -> None:
+    asking = ask()
+    asking.gate.poison, asking.gate.error = {1}, ConnectionRefusedError("nobody there")
+    asking.busy()
+    waiting = [asking.ask(number) for number in (1, 2, 3, 4)]
+
+    asking.gate.open()
+
+    for asked in waiting:
+        with pytest.raises(ModelAway, match="nobody there"):
+            asked.result(10)
+    assert asking.gate.calls[1:] == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), MemoryError("none left")])
