@@ -50,7 +50,7 @@ class Lab:
         self.registry = Registry(read_declarations(models_file))
         self.served: ServedModel = self.registry.get("unruly")
         self.served.wait_ready(10)
-        self.executor: ChunkExecutor = make_executor(self.settings)
+        self.executor: ChunkExecutor = make_executor(self.settings, self.registry)
         wait_until(lambda: self.executor.slots(self.served) == 2, "two slots", 60)
 
     def run(self, *chunks: Sequence[Any]) -> list[Done | Failed | Broken]:
