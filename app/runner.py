@@ -9,7 +9,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -62,16 +62,13 @@ class Runner:
         self._database = database
         self._registry = registry
         self._settings = settings
-        self._executor = executor or make_executor(settings)
+        self._executor = executor or make_executor(settings, registry)
         self._leases = Leases(database, self.id, settings.lease_seconds)
         self._upkeep = Upkeep(database, registry, settings, self.id)
         self._heartbeat = heartbeat
-        self._limits = {
-            queue_of(declared.name, declared.version): declared.chunk_timeout_seconds
-            for declared in registry.declarations
-        }
         self._running: dict[Future[ChunkAnswer], Claim] = {}
         self._stopwatches: dict[Future[ChunkAnswer], Stopwatch] = {}
+        self._limits: dict[str, float | None] = {}  # of the queues that chunks were taken from
         self._claims_per_slot: dict[str, int] = {}
         self._committed_at = 0.0
         self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
@@ -122,7 +119,7 @@ class Runner:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         self._keep()
         self._rescue()
-        if self._leases.is_trusted and (room := self._room()) and self._is_due(room):
+        if self._leases.is_trusted and (room := self._room(self._models())) and self._is_due(room):
             with self._claiming() as session:
                 self._claim_due(session)
         return min(self._settings.poll_seconds, self._upkeep.tend())
@@ -169,20 +166,29 @@ class Runner:
 
     def _has_work_ahead(self) -> bool:
         open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
-        slots = {_queue_of(served): self._executor.slots(served) for served in self._registry.models()}
-        return bool(open_chunks) and all(n_open > slots[name] for name, n_open in open_chunks.items())
+        slots = {name: self._executor.slots(served) for name, served in self._models().items()}
+        return bool(open_chunks) and all(
+            n_open > slots.get(name, n_open)  # of a model that has gone, nothing more can be ahead
+            for name, n_open in open_chunks.items()
+        )
 
-    def _room(self) -> dict[str, int]:
-        """How many chunks could be claimed from each queue now; empty if none could."""
+    def _models(self) -> dict[str, ServedModel]:
+        """What this process serves at the moment, by queue: another may take its place at any time."""
+        return {
+            queue_of(served.declaration.name, served.declaration.version): served
+            for served in self._registry.models()
+        }
+
+    def _room(self, models: Mapping[str, ServedModel]) -> dict[str, int]:
+        """How many chunks could be claimed from the queue of each model now; empty if none could."""
         held = self._held()
         if any(map(self._is_on_trial, held)):
             return {}
         free_threads = self._settings.runner_threads - len(held)
         taken = Counter(claim.queue for claim in held)
         room = {}
-        for served in self._registry.models():
+        for name, served in models.items():
             if served.state != "loading":
-                name = _queue_of(served)
                 per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
                 room[name] = min(free_threads, per_slot * self._executor.slots(served) - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
@@ -208,12 +214,14 @@ class Runner:
             stopwatch = Stopwatch()
             future = self._executor.submit(served, claim, stopwatch)
             self._running[future] = claim
+            self._limits[claim.queue] = served.declaration.chunk_timeout_seconds
             self._stopwatches[future] = stopwatch
             future.add_done_callback(lambda _: self.wake())
 
     def _claim_due(self, session: Session) -> None:
         """Claims what there is room for, oldest first. The chunks of a model that failed to load are not run."""
-        while (room := self._room()) and (head := queue.oldest(session, room)) is not None:
+        models = self._models()
+        while (room := self._room(models)) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does
             claims = queue.claim(
@@ -226,7 +234,7 @@ class Runner:
             claims = self._up_to_a_trial(session, claims)
             if not claims:
                 break  # others were faster
-            served = next(served for served in self._registry.models() if _queue_of(served) == head.queue)
+            served = models[head.queue]
             if served.state == "failed":
                 queue.begin(session, claims, runner_id=self.id)
                 self._refuse(session, claims, storable(f"{served} failed to load: {served.reason}"))
@@ -378,7 +386,3 @@ class Runner:
 def _call_off(future: Future[ChunkAnswer]) -> bool:
     """Cancels what has not begun; a process pool's `cancel` would also kill what has."""
     return not future.running() and future.cancel()
-
-
-def _queue_of(served: ServedModel) -> str:
-    return queue_of(served.declaration.name, served.declaration.version)

@@ -90,18 +90,33 @@ class ArticlePredictions(Schema):
     prediction = fields.List(fields.Dict())
 
 
+class Successor(Schema):
+    state = fields.String(metadata={"enum": ["loading", "failed"]})
+    reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
+
+
 class ModelSchema(Schema):
     name = fields.String()
     version = fields.String()
     default = fields.Boolean(metadata={"description": "whether requests that name no version get this one"})
     state = fields.String(metadata={"enum": ["loading", "ready", "failed"]})
     reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
+    successor = fields.Nested(
+        Successor,
+        allow_none=True,
+        metadata={"description": "the same version as it is declared now, which has not taken its place yet"},
+    )
     item = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of one item"})
     prediction = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of what predict adds"})
 
 
 class ModelList(Schema):
     data = fields.List(fields.Nested(ModelSchema))
+
+
+class PromotionSchema(Schema):
+    model = fields.String()
+    version = fields.String(metadata={"description": "the default from now on"})
 
 
 class Page(Schema):

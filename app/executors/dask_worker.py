@@ -7,10 +7,10 @@ from pathlib import Path
 
 from distributed import Status, get_worker
 
+from app.executors.loaded import load_once
 from app.models.declarations import Declaration
-from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure, predict_chunk
+from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
 
 LOOKS_PER_LIMIT = 10
 LAST_WORD_SECONDS = 3.0
@@ -21,29 +21,12 @@ class ChunkHangs(Exception):
     """A chunk takes longer than its model's `chunk_timeout_seconds`."""
 
 
-_lock = threading.Lock()
-_loaded: dict[tuple[str, str], ServedModel] = {}
-
-
 def run_chunk(declaration: Declaration, artifact_cache: Path, payload: bytes) -> ChunkAnswer:
     """Answers a chunk, as `predict_chunk` does; `ChunkHangs` if it takes too long."""
-    served = _serve(declaration, artifact_cache)
+    served = load_once(declaration, artifact_cache)
     if declaration.chunk_timeout_seconds is None:
         return predict_chunk(served, payload)
     return _run_within(declaration.chunk_timeout_seconds, served, payload)
-
-
-def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
-    """The model, which this process loads once; anew if it failed, or is declared differently now."""
-    key = (declaration.name, declaration.version)
-    with _lock:
-        served = _loaded.get(key)
-        if served is None or served.declaration != declaration:
-            (served,) = Registry([declaration], artifact_cache).models()
-            if not served.wait_ready():
-                raise TransientFailure(f"{served} failed to load on a Dask worker: {served.reason}")
-            _loaded[key] = served
-    return served
 
 
 def _run_within(limit_seconds: float, served: ServedModel, payload: bytes) -> ChunkAnswer:

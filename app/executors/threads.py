@@ -1,6 +1,7 @@
 """Threads of the runner, which share its models."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -21,7 +22,8 @@ class ThreadExecutor:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._pools: dict[ServedModel, ThreadPoolExecutor] = {}
+        self._pools: WeakKeyDictionary[ServedModel, ThreadPoolExecutor] = WeakKeyDictionary()
+        """The threads of a model that nobody has any more end with it."""
 
     def slots(self, served: ServedModel) -> int:
         return min(served.declaration.concurrency, self._threads)
