@@ -32,7 +32,9 @@ from app.jobs.upkeep import Upkeep
 from app.jobs.wakeup import Wakeup
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch
+from app.tables import JobKind
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import Stopwatch
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +72,8 @@ class Runner:
             queue_of(declared.name, declared.version): declared.chunk_timeout_seconds
             for declared in registry.declarations
         }
-        self._running: dict[Future[ChunkAnswer], Claim] = {}
-        self._stopwatches: dict[Future[ChunkAnswer], Stopwatch] = {}
+        self._running: dict[Future[TaskAnswer], Claim] = {}
+        self._stopwatches: dict[Future[TaskAnswer], Stopwatch] = {}
         self._claims_per_slot: dict[str, int] = {}
         self._committed_at = 0.0
         self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
@@ -169,8 +171,22 @@ class Runner:
 
     def _has_work_ahead(self) -> bool:
         open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
-        slots = {_queue_of(served): self._executor.slots(served) for served in self._registry.models()}
+        slots = {
+            name: self._executor.slots(served)
+            if kind is JobKind.PREDICT
+            else 0  # nothing waits behind a training
+            for name, (served, kind) in self._queues().items()
+        }
         return bool(open_chunks) and all(n_open > slots[name] for name, n_open in open_chunks.items())
+
+    def _queues(self) -> dict[str, tuple[ServedModel, JobKind]]:
+        """What this runner claims from: the queues of its models, and what is to be done with the chunks in each."""
+        return {
+            queue_of(served.declaration.name, served.declaration.version, kind): (served, kind)
+            for served in self._registry.models()
+            for kind in JobKind
+            if kind is JobKind.PREDICT or served.is_trainable or served.state == "failed"
+        }
 
     def _room(self) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
@@ -180,11 +196,12 @@ class Runner:
         free_threads = self._settings.runner_threads - len(held)
         taken = Counter(claim.queue for claim in held)
         room = {}
-        for served in self._registry.models():
+        for name, (served, kind) in self._queues().items():
             if served.state != "loading":
-                name = _queue_of(served)
                 per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
-                room[name] = min(free_threads, per_slot * self._executor.slots(served) - taken[name])
+                # Of trainings one at a time: a claim brings a whole input, which another runner might begin with now.
+                most = per_slot * self._executor.slots(served) if kind is JobKind.PREDICT else 1
+                room[name] = min(free_threads, most - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
     def _is_due(self, room: Collection[str]) -> bool:
@@ -212,7 +229,7 @@ class Runner:
             future.add_done_callback(lambda _: self.wake())
 
     def _claim_due(self, session: Session) -> None:
-        """Claims what there is room for, oldest first. The chunks of a model that failed to load are not run."""
+        """Claims what there is room for, oldest first. Chunks that the model cannot run are refused."""
         while (room := self._room()) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does
@@ -226,10 +243,10 @@ class Runner:
             claims = self._up_to_a_trial(session, claims)
             if not claims:
                 break  # others were faster
-            served = next(served for served in self._registry.models() if _queue_of(served) == head.queue)
-            if served.state == "failed":
+            served, kind = self._queues()[head.queue]
+            if trouble := _trouble(served, kind):
                 queue.begin(session, claims, runner_id=self.id)
-                self._refuse(session, claims, storable(f"{served} failed to load: {served.reason}"))
+                self._refuse(session, claims, storable(trouble))
             else:
                 self._claimed += [(served, claim) for claim in claims]
         queue.begin(session, [claim for _, claim in self._claimed], runner_id=self.id)
@@ -300,7 +317,7 @@ class Runner:
     def _break_off(self, session: Session, broken: list[Broken]) -> None:
         rescue.break_off(session, broken, runner_id=self.id, max_attempts=self._settings.max_attempts)
 
-    def _forget(self, future: Future[ChunkAnswer]) -> Claim:
+    def _forget(self, future: Future[TaskAnswer]) -> Claim:
         self._stopwatches.pop(future)
         claim = self._running.pop(future)
         self._leases.drop(claim)
@@ -375,10 +392,15 @@ class Runner:
         return 0.0
 
 
-def _call_off(future: Future[ChunkAnswer]) -> bool:
+def _call_off(future: Future[TaskAnswer]) -> bool:
     """Cancels what has not begun; a process pool's `cancel` would also kill what has."""
     return not future.running() and future.cancel()
 
 
-def _queue_of(served: ServedModel) -> str:
-    return queue_of(served.declaration.name, served.declaration.version)
+def _trouble(served: ServedModel, kind: JobKind) -> str | None:
+    """Why a model that is not loading cannot run chunks of this kind here; None if it can."""
+    if kind is JobKind.TRAIN and served.is_trainable:
+        return None
+    if served.state == "untrained":
+        return served.untrained
+    return f"{served} failed to load: {served.reason}" if served.state == "failed" else None

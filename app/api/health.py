@@ -30,7 +30,7 @@ class Readiness(Schema):
     models = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
-        metadata={"description": "ready, loading, or why it failed"},
+        metadata={"description": "ready, loading, untrained, or why it failed"},
     )
     runners_in_trouble = fields.Dict(
         keys=fields.String(),
@@ -61,7 +61,7 @@ def readyz() -> tuple[dict[str, Any], int]:
         )
         for served in here.registry.models()
     }
-    is_ready = database == "ok" and all(state == "ready" for state in models.values())
+    is_ready = database == "ok" and all(state in ("ready", "untrained") for state in models.values())
     answer = {"ready": is_ready, "database": database, "models": models, "runners_in_trouble": troubles}
     return answer, 200 if is_ready else 503
 

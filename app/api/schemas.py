@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 
 from app.jobs.ids import is_id
 from app.models.declarations import NAME
-from app.tables import JobState
+from app.tables import JobKind, JobState
 
 MAX_PAGE = 1000
 MAX_NAME = 255
@@ -94,7 +94,7 @@ class ModelSchema(Schema):
     name = fields.String()
     version = fields.String()
     default = fields.Boolean(metadata={"description": "whether requests that name no version get this one"})
-    state = fields.String(metadata={"enum": ["loading", "ready", "failed"]})
+    state = fields.String(metadata={"enum": ["loading", "ready", "failed", "untrained"]})
     reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
     item = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of one item"})
     prediction = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of what predict adds"})
@@ -159,6 +159,16 @@ class JobQuery(Page):
 
 
 class JobRequest(Schema):
+    kind = fields.Enum(
+        JobKind,
+        by_value=True,
+        load_default=JobKind.PREDICT,
+        metadata={"description": "train: make a new version of the model from the items"},
+    )
+    options = fields.Dict(
+        keys=fields.String(),
+        metadata={"description": "of a train job: what the model's train is given besides the items"},
+    )
     model = fields.String(required=True, metadata={"description": "a name from GET /v1/models"})
     version = fields.String(metadata={"description": "the model's default version if left out"})
     input_id = fields.String(validate=check_id, metadata={"description": "from POST /v1/inputs"})
@@ -194,6 +204,15 @@ class JobRequest(Schema):
     )
 
     @validates_schema
+    def fits_kind(self, data: dict[str, Any], **_: Any) -> None:
+        if data["kind"] is JobKind.PREDICT and "options" in data:
+            raise ValidationError("are for kind train: a model's predict has none", "options")
+        if data["kind"] is JobKind.TRAIN and data["max_errors"] is not None:
+            raise ValidationError(
+                "is for kind predict: a training ends at the first wrong item", "max_errors"
+            )
+
+    @validates_schema
     def one_source(self, data: dict[str, Any], **_: Any) -> None:
         if ("input_id" in data) == ("data" in data):
             raise ValidationError(
@@ -208,9 +227,14 @@ class Counts(Schema):
     canceled = fields.Integer(attribute="n_canceled")
 
 
+class TrainedSchema(Schema):
+    version = fields.String()
+    metrics = fields.Dict(metadata={"description": "what the model's train returned"})
+
+
 class JobSchema(Schema):
     id = fields.String()
-    kind = fields.String()
+    kind = fields.String(metadata={"enum": [kind.value for kind in JobKind]})
     model = fields.String()
     version = fields.String()
     input_id = fields.String()
@@ -228,6 +252,10 @@ class JobSchema(Schema):
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
     max_errors = fields.Integer(allow_none=True)
+    options = fields.Dict(allow_none=True, metadata={"description": "null for kind predict"})
+    trained = fields.Nested(
+        TrainedSchema, allow_none=True, metadata={"description": "the version that a train job made"}
+    )
     expires_at = Timestamp(allow_none=True)
     pruned_at = Timestamp(allow_none=True, metadata={"description": "when its outputs and errors went"})
 

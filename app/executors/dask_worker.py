@@ -1,16 +1,20 @@
 """What runs on a Dask worker: a chunk's bytes in, its answer out. It needs this code there, and the models' own."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 
 from distributed import Status, get_worker
 
+from app.jobs.claims import Claim
 from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure, predict_chunk
+from app.tables import JobKind
+from app.tasks.kinds import TaskAnswer, perform
+from app.tasks.predict import Stopwatch, TransientFailure
 
 LOOKS_PER_LIMIT = 10
 LAST_WORD_SECONDS = 3.0
@@ -25,12 +29,14 @@ _lock = threading.Lock()
 _loaded: dict[tuple[str, str], ServedModel] = {}
 
 
-def run_chunk(declaration: Declaration, artifact_cache: Path, payload: bytes) -> ChunkAnswer:
-    """Answers a chunk, as `predict_chunk` does; `ChunkHangs` if it takes too long."""
+def run_chunk(
+    declaration: Declaration, artifact_cache: Path, claim: Claim, max_artifact_bytes: int
+) -> TaskAnswer:
+    """Runs a chunk, as `perform` does; `ChunkHangs` if its predictions take too long."""
     served = _serve(declaration, artifact_cache)
-    if declaration.chunk_timeout_seconds is None:
-        return predict_chunk(served, payload)
-    return _run_within(declaration.chunk_timeout_seconds, served, payload)
+    if declaration.chunk_timeout_seconds is None or claim.kind is JobKind.TRAIN:
+        return perform(served, claim, max_artifact_bytes)
+    return _run_within(declaration.chunk_timeout_seconds, partial(perform, served, claim, max_artifact_bytes))
 
 
 def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
@@ -40,20 +46,20 @@ def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
         served = _loaded.get(key)
         if served is None or served.declaration != declaration:
             (served,) = Registry([declaration], artifact_cache).models()
-            if not served.wait_ready():
+            if not served.wait_ready() and served.state == "failed":
                 raise TransientFailure(f"{served} failed to load on a Dask worker: {served.reason}")
             _loaded[key] = served
     return served
 
 
-def _run_within(limit_seconds: float, served: ServedModel, payload: bytes) -> ChunkAnswer:
+def _run_within(limit_seconds: float, task: Callable[[Stopwatch], TaskAnswer]) -> TaskAnswer:
     """Runs it in a thread of its own, so that this one can tell that it hangs. Waiting for a slot is no hanging."""
-    future: Future[ChunkAnswer] = Future()
+    future: Future[TaskAnswer] = Future()
     stopwatch = Stopwatch()
 
     def run() -> None:
         try:
-            future.set_result(predict_chunk(served, payload, stopwatch))
+            future.set_result(task(stopwatch))
         except BaseException as error:  # noqa: BLE001 — the future carries it to the thread that waits
             future.set_exception(error)
 

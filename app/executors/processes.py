@@ -10,7 +10,9 @@ from app.jobs.claims import Claim
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
+from app.tables import JobKind
+from app.tasks.kinds import TaskAnswer, perform
+from app.tasks.predict import Stopwatch
 
 
 class ProcessExecutor:
@@ -22,8 +24,11 @@ class ProcessExecutor:
     ends_hung_chunks = True
     dies_alone = True
 
-    def __init__(self, models_file: Path, artifact_cache: Path, processes: int) -> None:
+    def __init__(
+        self, models_file: Path, artifact_cache: Path, processes: int, max_artifact_bytes: int
+    ) -> None:
         self._processes = processes
+        self._max_artifact_bytes = max_artifact_bytes
         self._pool = ProcessPool(
             max_workers=processes,
             initializer=_load_in_child,
@@ -34,12 +39,12 @@ class ProcessExecutor:
     def slots(self, served: ServedModel) -> int:
         return self._processes
 
-    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         declared = served.declaration
-        future: Future[ChunkAnswer] = self._pool.schedule(
+        future: Future[TaskAnswer] = self._pool.schedule(
             _in_child,
-            args=[declared.name, declared.version, claim.payload],
-            timeout=declared.chunk_timeout_seconds,
+            args=[declared.name, declared.version, claim, self._max_artifact_bytes],
+            timeout=None if claim.kind is JobKind.TRAIN else declared.chunk_timeout_seconds,
         )
         return future
 
@@ -58,5 +63,5 @@ def _load_in_child(models_file: Path, artifact_cache: Path) -> None:
         served.wait_ready()
 
 
-def _in_child(name: str, version: str, payload: bytes) -> ChunkAnswer:
-    return predict_chunk(_models.get(name, version), payload)
+def _in_child(name: str, version: str, claim: Claim, max_artifact_bytes: int) -> TaskAnswer:
+    return perform(_models.get(name, version), claim, max_artifact_bytes)

@@ -81,7 +81,7 @@ class Registry:
 
     def unready(self) -> list[ServedModel]:
         """Those that are loading or failed; `state` and `reason` say which and why."""
-        return [served for served in self.models() if served.state != "ready"]
+        return [served for served in self.models() if served.state in ("loading", "failed")]
 
     def _versions(self) -> Versions:
         """This process's models; the first call here starts to load them.

@@ -15,7 +15,7 @@ from app.config import Settings
 from app.data.chunks import pack
 from app.executors import ChunkExecutor, make_executor
 from app.executors.outcomes import result_of
-from app.jobs.claims import Broken, Claim, Done, Failed
+from app.jobs.claims import Broken, Claim, Done, Failed, Trained
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
@@ -53,7 +53,7 @@ class Lab:
         self.executor: ChunkExecutor = make_executor(self.settings)
         wait_until(lambda: self.executor.slots(self.served) == 2, "two slots", 60)
 
-    def run(self, *chunks: Sequence[Any]) -> list[Done | Failed | Broken]:
+    def run(self, *chunks: Sequence[Any]) -> list[Done | Trained | Failed | Broken]:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
         claims = [
             Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
