@@ -29,6 +29,12 @@ version = "1"
 class = "tests.executors.unruly:Unruly"
 concurrency = 2
 chunk_timeout_seconds = {timeout}
+
+[[model]]
+name = "pupil"
+version = "0"
+class = "tests.models.pupils:Pupil"
+chunk_timeout_seconds = {timeout}
 """
 TIMEOUT_SECONDS = 1.0
 QUIET: dict[str, Any] = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}

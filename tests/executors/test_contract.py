@@ -7,8 +7,10 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from app.data.chunks import pack
 from app.executors.outcomes import result_of
-from app.jobs.claims import Broken, Done, Failed
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
+from app.tables import JobKind
 from app.tasks.predict import Stopwatch
 from tests.executors.conftest import Lab
 
@@ -60,6 +62,28 @@ def test_an_unexpected_exception_fails_its_chunk_with_its_message(lab: Lab) -> N
 def test_more_chunks_than_slots_wait_their_turn(lab: Lab) -> None:
     results = lab.run(*[[None]] * 6)
     assert all(isinstance(result, Done) for result in results)
+
+
+def test_a_training_gives_its_artifact_and_its_failure_is_the_chunks_own(lab: Lab) -> None:
+    pupil = lab.registry.get("pupil")
+    pupil.wait_ready(10)
+    items = pack(orjson.dumps({"text": text, "label": "x"}) for text in "abc")
+
+    def train(**options: str) -> object:
+        claim = Claim(1, 1, "job", "train:pupil@0", 0, 3, 1, 0, items, JobKind.TRAIN, options)
+        return result_of(lab.executor.submit(pupil, claim, Stopwatch()), claim)
+
+    trained, failed, broken = train(), train(act="raise"), train(act="disconnect")
+    assert isinstance(trained, Trained)
+    assert trained.artifact.parts == [b'{"guess":"x"}']
+    assert (trained.metrics["n_train"], trained.metrics["pid"] == os.getpid()) == (
+        3,
+        not lab.executor.ends_hung_chunks,
+    )
+    assert isinstance(failed, Failed)
+    assert failed.reason == "model pupil 0 raised ValueError: one label is not enough in train"
+    assert isinstance(broken, Broken)
+    assert broken.code == TRANSIENT
 
 
 @pytest.mark.parametrize(("act", "status"), [("kill", -9), ("exit", 3), ("segfault", -11)])

@@ -33,9 +33,10 @@ class Pupil:
         self.guess = orjson.loads(artifact.read_bytes())["guess"]
 
     def train(self, items: Items, artifact: Path, *, act: str = "", hold: str = "") -> JsonObject:
-        """`act` is what it does besides; while there is a file `hold`, it does not return."""
+        """`act` is what it does besides; while there is a file `hold`, it has begun, and does not return."""
         do(act)
         while hold and Path(hold).exists():
+            Path(hold).with_name("begun").touch()
             threading.Event().wait(0.02)
         ((guess, n_most),) = Counter(item["label"] for item in items).most_common(1)
         artifact.write_bytes(orjson.dumps({"guess": guess}))
