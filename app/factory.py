@@ -13,6 +13,7 @@ from app.api import article, health, inputs, jobs, models, outputs, problems, re
 from app.api.services import EXTENSION, Services, services
 from app.config import Settings, load_settings
 from app.db import Database
+from app.lanes.loop import LoopLane
 from app.lanes.threads import ThreadLane
 from app.log import configure_logging
 from app.models.declarations import read_declarations
@@ -58,7 +59,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
-def follow(app: Flask) -> None:
+def follow(app: Flask | LoopLane) -> None:
     """Has this process follow reloads and promotions; for each that serves, after the fork that made it.
 
     Under gunicorn and `flask run` it is called. Any other server serves what was declared when it started, unless it
