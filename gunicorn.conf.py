@@ -8,9 +8,9 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class LoopWorker(ASGIWorker):
     """gunicorn's ASGI worker, for `asgi:app`, told to stop also while it still loads the app.
 
     uvloop hears of signals only while it runs, and forgets those that came before: a worker that was just started
-    when the next reload came would stay.
+    when it was no longer wanted would stay.
     """
 
     def init_signals(self) -> None:
@@ -104,19 +104,12 @@ def on_starting(server: Arbiter) -> None:
     _arrange(server)
     cap_native_threads(settings, server.num_workers)
     _refuse_taken_address(server)
-    server.reload = partial(_reload, server, server.reload)
+    server.reload = partial(_reload, server)
+    _preload()
     if os.environ.get("GUNICORN_FD") == "":
         # SIGUSR2 hands on the sockets of the old server by number; with `reuse_port` there are none, and
         # gunicorn cannot read the empty list. It does not use what it reads then, either.
         os.environ["GUNICORN_FD"] = "0"
-
-
-def on_reload(server: Arbiter) -> None:
-    # A reload starts a full set of new workers and stops the oldest: the old runners must be among those.
-    for worker in server.WORKERS.values():
-        if is_runner(worker):
-            worker.is_runner, worker.age = False, 0
-    _arrange(server)
 
 
 def nworkers_changed(server: Arbiter, n_workers: int, _before: int | None) -> None:
@@ -160,22 +153,27 @@ def on_exit(server: Arbiter) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Begins to load the models now, instead of at the first request."""
-    worker.app.wsgi().extensions["twofold"].registry.freeze_when_loaded()
+    """Begins to load the models now, instead of at the first request, and to follow what is told about them."""
+    from app.factory import follow
+
+    app = worker.app.wsgi()
+    follow(app)
+    app.extensions["twofold"].registry.freeze_when_loaded()
 
 
 def is_runner(worker: Worker) -> bool:
     return getattr(worker, "is_runner", False)
 
 
-def _reload(server: Arbiter, reload: Callable[[], None]) -> None:
-    """Reloads as gunicorn does, unless settings or models are broken: workers that cannot boot would end the server."""
-    try:
-        read_declarations(load_settings().models_file)
-    except ConfigurationError as error:
-        server.log.error("not reloaded, the old workers go on: %s", error)
-    else:
-        reload()
+def _reload(server: Arbiter) -> None:
+    """Has the models reloaded in place, here and on every host that uses the database; no process is replaced.
+
+    gunicorn's own reload would stop the old workers before the new ones have loaded their models, or have failed to.
+    The command is a process of its own, because the arbiter must not open what its workers would inherit. It says in
+    one line what came of it, in our log.
+    """
+    command = "from app.cli import main; main()"
+    subprocess.Popen([sys.executable, "-c", command, "models", "reload"])  # reaped with the workers
 
 
 def _beat(worker: Worker) -> None:
@@ -183,6 +181,15 @@ def _beat(worker: Worker) -> None:
     worker.notify()
     if os.getppid() != worker.ppid:
         signal.raise_signal(signal.SIGTERM)
+
+
+def _preload() -> None:
+    """Loads, before any fork, what is declared with `preload`: the workers and runners share its memory."""
+    from app.log import configure_logging
+    from app.models.preloading import preload
+
+    configure_logging(settings)
+    preload(read_declarations(settings.models_file), settings.artifact_cache)
 
 
 def _arrange(server: Arbiter) -> None:

@@ -13,11 +13,13 @@ from app.api import article, health, inputs, jobs, models, outputs, problems, re
 from app.api.services import EXTENSION, Services, services
 from app.config import Settings, load_settings
 from app.db import Database
+from app.lanes.loop import LoopLane
 from app.lanes.threads import ThreadLane
 from app.log import configure_logging
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.runner import Runner
+from app.versions.follower import Follower
 
 NEEDS_NO_TABLES = {"health", "models", "swagger_ui", "api-docs"}
 
@@ -39,7 +41,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: fields in the schemas' order
     registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
-    app.extensions[EXTENSION] = Services(settings, Database(settings.database_url), registry)
+    database = Database(settings.database_url)
+    app.extensions[EXTENSION] = Services(settings, database, registry)
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)
@@ -48,11 +51,22 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(get_swaggerui_blueprint("/docs", "/openapi.json", config={"app_name": "Twofold"}))
     problems.register(app)
     app.wsgi_app = ThreadLane(app.wsgi_app, app.extensions[EXTENSION])  # type: ignore[method-assign]  # as Flask's documentation has it
-    if settings.runner == "embedded" and _runs_under_flask_run():
-        here = app.extensions[EXTENSION]
-        runner = Runner(here.database, here.registry, settings)
-        threading.Thread(target=runner.run, name="runner", daemon=True).start()
+    if _runs_under_flask_run():
+        follow(app)
+        if settings.runner == "embedded":
+            runner = Runner(database, registry, settings)
+            threading.Thread(target=runner.run, name="runner", daemon=True).start()
     return app
+
+
+def follow(app: Flask | LoopLane) -> None:
+    """Has this process follow reloads and promotions; for each that serves, after the fork that made it.
+
+    Under gunicorn and `flask run` it is called. Any other server serves what was declared when it started, unless it
+    does the same.
+    """
+    here: Services = app.extensions[EXTENSION]
+    Follower(here.database, here.registry, here.settings.models_file).start()
 
 
 def _require_tables() -> None:

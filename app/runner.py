@@ -9,7 +9,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -22,18 +22,18 @@ from app.db import Database, is_away
 from app.errors import Unavailable
 from app.executors import ChunkExecutor, make_executor
 from app.executors.outcomes import result_of, storable
+from app.executors.work import Work, work_of
 from app.jobs import control, presence, queue, rescue
 from app.jobs.claims import TRANSIENT, Broken, Claim
 from app.jobs.ids import new_id
 from app.jobs.leases import Leases
 from app.jobs.retry import is_on_trial
-from app.jobs.states import queue_of
 from app.jobs.upkeep import Upkeep
 from app.jobs.wakeup import Wakeup
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tables import JobKind
-from app.tasks.kinds import TaskAnswer
+from app.tasks.kinds import TaskAnswer, limit_seconds
 from app.tasks.predict import Stopwatch
 
 log = structlog.get_logger(__name__)
@@ -64,16 +64,13 @@ class Runner:
         self._database = database
         self._registry = registry
         self._settings = settings
-        self._executor = executor or make_executor(settings)
+        self._executor = executor or make_executor(settings, registry)
         self._leases = Leases(database, self.id, settings.lease_seconds)
         self._upkeep = Upkeep(database, registry, settings, self.id)
         self._heartbeat = heartbeat
-        self._limits = {
-            queue_of(declared.name, declared.version): declared.chunk_timeout_seconds
-            for declared in registry.declarations
-        }
         self._running: dict[Future[TaskAnswer], Claim] = {}
         self._stopwatches: dict[Future[TaskAnswer], Stopwatch] = {}
+        self._limits: dict[str, float | None] = {}  # of the queues that chunks were taken from
         self._claims_per_slot: dict[str, int] = {}
         self._committed_at = 0.0
         self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
@@ -124,7 +121,11 @@ class Runner:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         self._keep()
         self._rescue()
-        if self._leases.is_trusted and (room := self._room()) and self._is_due(room):
+        if (
+            self._leases.is_trusted
+            and (room := self._room(work_of(self._registry.models())))
+            and self._is_due(room)
+        ):
             with self._claiming() as session:
                 self._claim_due(session)
         return min(self._settings.poll_seconds, self._upkeep.tend())
@@ -172,23 +173,17 @@ class Runner:
     def _has_work_ahead(self) -> bool:
         open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
         slots = {
-            name: self._executor.slots(served)
-            if kind is JobKind.PREDICT
-            else 0  # nothing waits behind a training
-            for name, (served, kind) in self._queues().items()
+            name: self._executor.slots(work.served)
+            if work.kind is JobKind.PREDICT
+            else 0  # none waits behind it
+            for name, work in work_of(self._registry.models()).items()
         }
-        return bool(open_chunks) and all(n_open > slots[name] for name, n_open in open_chunks.items())
+        return bool(open_chunks) and all(
+            n_open > slots.get(name, n_open)  # of a model that has gone, nothing more can be ahead
+            for name, n_open in open_chunks.items()
+        )
 
-    def _queues(self) -> dict[str, tuple[ServedModel, JobKind]]:
-        """What this runner claims from: the queues of its models, and what is to be done with the chunks in each."""
-        return {
-            queue_of(served.declaration.name, served.declaration.version, kind): (served, kind)
-            for served in self._registry.models()
-            for kind in JobKind
-            if kind is JobKind.PREDICT or served.is_trainable or served.state == "failed"
-        }
-
-    def _room(self) -> dict[str, int]:
+    def _room(self, works: Mapping[str, Work]) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
         held = self._held()
         if any(map(self._is_on_trial, held)):
@@ -196,11 +191,12 @@ class Runner:
         free_threads = self._settings.runner_threads - len(held)
         taken = Counter(claim.queue for claim in held)
         room = {}
-        for name, (served, kind) in self._queues().items():
+        for name, work in works.items():
+            served = work.served
             if served.state != "loading":
                 per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
                 # Of trainings one at a time: a claim brings a whole input, which another runner might begin with now.
-                most = per_slot * self._executor.slots(served) if kind is JobKind.PREDICT else 1
+                most = per_slot * self._executor.slots(served) if work.kind is JobKind.PREDICT else 1
                 room[name] = min(free_threads, most - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
@@ -225,12 +221,14 @@ class Runner:
             stopwatch = Stopwatch()
             future = self._executor.submit(served, claim, stopwatch)
             self._running[future] = claim
+            self._limits[claim.queue] = limit_seconds(served.declaration, claim.kind)
             self._stopwatches[future] = stopwatch
             future.add_done_callback(lambda _: self.wake())
 
     def _claim_due(self, session: Session) -> None:
-        """Claims what there is room for, oldest first. Chunks that the model cannot run are refused."""
-        while (room := self._room()) and (head := queue.oldest(session, room)) is not None:
+        """Claims what there is room for, oldest first. Chunks that a model cannot run are refused."""
+        works = work_of(self._registry.models())
+        while (room := self._room(works)) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does
             claims = queue.claim(
@@ -243,8 +241,8 @@ class Runner:
             claims = self._up_to_a_trial(session, claims)
             if not claims:
                 break  # others were faster
-            served, kind = self._queues()[head.queue]
-            if trouble := _trouble(served, kind):
+            served, trouble = works[head.queue].served, works[head.queue].trouble
+            if trouble is not None:
                 queue.begin(session, claims, runner_id=self.id)
                 self._refuse(session, claims, storable(trouble))
             else:
@@ -395,12 +393,3 @@ class Runner:
 def _call_off(future: Future[TaskAnswer]) -> bool:
     """Cancels what has not begun; a process pool's `cancel` would also kill what has."""
     return not future.running() and future.cancel()
-
-
-def _trouble(served: ServedModel, kind: JobKind) -> str | None:
-    """Why a model that is not loading cannot run chunks of this kind here; None if it can."""
-    if kind is JobKind.TRAIN and served.is_trainable:
-        return None
-    if served.state == "untrained":
-        return served.untrained
-    return f"{served} failed to load: {served.reason}" if served.state == "failed" else None

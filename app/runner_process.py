@@ -16,6 +16,7 @@ from app.log import configure_logging
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.runner import Runner
+from app.versions.follower import Follower
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ def run_process(
     configure_logging(settings)
     database = Database(settings.database_url)
     registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
+    Follower(database, registry, settings.models_file).start()
     registry.freeze_when_loaded()
     runner = Runner(database, registry, settings, heartbeat=heartbeat)
     received: list[int] = []

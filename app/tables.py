@@ -443,6 +443,28 @@ class Leftover(Row):
     id: Mapped[str] = mapped_column(Id, primary_key=True, comment="a job's or an input's id")
 
 
+class ModelEvent(Row):
+    __tablename__ = "model_events"
+    __table_args__ = (
+        CheckConstraint("kind IN ('reloaded', 'promoted')", name="kind_known"),
+        CheckConstraint(
+            "(kind = 'promoted') = (model IS NOT NULL AND version IS NOT NULL)",
+            name="promoted_names_a_version",
+        ),
+        # AUTOINCREMENT: an id that comes back would be an event that nobody notices.
+        {
+            "comment": "What every process is told about the models, in order; the last promotion of a model holds.",
+            "sqlite_autoincrement": True,
+        },
+    )
+
+    id: Mapped[int] = mapped_column(BigSerial, primary_key=True, comment="counts up")
+    at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when, by the database's clock")
+    kind: Mapped[str] = mapped_column(Text, comment="reloaded: read models.toml again; or promoted")
+    model: Mapped[str | None] = mapped_column(Text, comment="whose default moved, if it is a promotion")
+    version: Mapped[str | None] = mapped_column(Text, comment="the new default, if it is a promotion")
+
+
 class ModelVersion(Row):
     __tablename__ = "model_versions"
     __table_args__ = (

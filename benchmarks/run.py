@@ -12,6 +12,8 @@ BENCHMARKS = {
     "main_job": "main_job",
     "queue_rate": "queue_rate",
     "claim_flat": "claim_flat",
+    "swap": "swap",
+    "preload": "preload",
     "bulk": "bulk.compare",
     "online": "online.compare",
     "online_beside_batch": "online.beside_batch",

@@ -1,4 +1,4 @@
-"""The service as it is deployed, gunicorn with one web worker and a runner, for benchmarks over a socket."""
+"""The service as it is deployed, gunicorn with a runner, for benchmarks over a socket."""
 
 import http.client
 import os
@@ -37,14 +37,15 @@ class Nothing:
 class Service:
     """A running gunicorn, and what a client does with it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, models_file: Path) -> None:
         self.process = process
-        self._port = port
+        self.port = port
+        self.models_file = models_file
 
     def upload(self, body: bytes | Iterable[bytes]) -> Any:
         """The input made of this NDJSON; an iterable is sent chunked."""
         headers = {"Content-Type": "application/x-ndjson"}
-        with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
             connection.request(
                 "POST", "/v1/inputs", body, headers, encode_chunked=not isinstance(body, bytes)
             )
@@ -52,7 +53,7 @@ class Service:
 
     def run(self, input_id: str) -> Any:
         """The job over this input, when it has succeeded."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
             body = orjson.dumps({"model": "nothing", "input_id": input_id})
             connection.request("POST", "/v1/jobs", body, {"Content-Type": "application/json"})
             job = _answer(connection, 202)
@@ -65,7 +66,7 @@ class Service:
 
     def download(self, job_id: str) -> Iterator[bytes]:
         """The outputs as NDJSON, in blocks."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
             connection.request(
                 "GET", f"/v1/jobs/{job_id}/outputs", headers={"Accept": "application/x-ndjson"}
             )
@@ -75,7 +76,7 @@ class Service:
 
     def is_ready(self) -> bool:
         try:
-            with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
+            with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
                 connection.request("GET", "/readyz")
                 return connection.getresponse().status == 200
         except OSError:
@@ -91,14 +92,16 @@ def _answer(connection: http.client.HTTPConnection, status: int) -> Any:
 
 
 @contextmanager
-def service(url: URL, **settings: str) -> Iterator[Service]:
-    """Starts the service over a database, with other settings if given; stops it at the end."""
+def service(
+    url: URL, *, models: str = MODELS, lane: str = "wsgi", workers: int = 1, **settings: str
+) -> Iterator[Service]:
+    """Starts the service over a database, with other models and settings if given; stops it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         models_file = Path(folder) / "models.toml"
-        models_file.write_text(MODELS)
+        models_file.write_text(models)
         environment = {
             **os.environ,
             "DATABASE_URL": url.render_as_string(hide_password=False),
@@ -112,12 +115,12 @@ def service(url: URL, **settings: str) -> Iterator[Service]:
             "-b",
             f"127.0.0.1:{port}",
             "-w",
-            "1",
-            "wsgi:app",
+            str(workers),
+            f"{lane}:app",
         ]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         try:
-            running = Service(process, port)
+            running = Service(process, port, models_file)
             deadline = time.monotonic() + START_SECONDS
             while not running.is_ready():
                 if process.poll() is not None or time.monotonic() > deadline:

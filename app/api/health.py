@@ -12,6 +12,7 @@ from app.api.services import services
 from app.columns import utc_now
 from app.errors import Unavailable
 from app.metrics import MEDIA_TYPE, exposition
+from app.models.served import ServedModel
 from app.tables import Runner
 
 SILENT_SECONDS = 86_400.0
@@ -30,7 +31,9 @@ class Readiness(Schema):
     models = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
-        metadata={"description": "ready, loading, untrained, or why it failed"},
+        metadata={
+            "description": "ready, loading, untrained, or why it failed; so too what is to take its place"
+        },
     )
     runners_in_trouble = fields.Dict(
         keys=fields.String(),
@@ -52,18 +55,27 @@ def livez() -> dict[str, str]:
 @blueprint.response(200, Readiness)
 @blueprint.alt_response(503, schema=Readiness)
 def readyz() -> tuple[dict[str, Any], int]:
-    """200 when all models are loaded, the database answers and its tables are current; else 503 and what is not."""
+    """200 when the models that the process began with are loaded, the database answers and its tables are current.
+
+    Else 503 and what is not. A version that came later and failed to load is named, and keeps nobody out: what was
+    there before it is served.
+    """
     here = services()
     database, troubles = _database()
     models = {
-        f"{served.declaration.name} {served.declaration.version}": (
-            f"failed: {served.reason}" if served.state == "failed" else served.state
+        f"{served.declaration.name} {served.declaration.version}": _state(
+            served, here.registry.successor(served)
         )
         for served in here.registry.models()
     }
-    is_ready = database == "ok" and all(state in ("ready", "untrained") for state in models.values())
+    is_ready = database == "ok" and not here.registry.unready()
     answer = {"ready": is_ready, "database": database, "models": models, "runners_in_trouble": troubles}
     return answer, 200 if is_ready else 503
+
+
+def _state(served: ServedModel, successor: ServedModel | None) -> str:
+    told = f"failed: {served.reason}" if served.state == "failed" else served.state
+    return told if successor is None else f"{told}; as it is declared now: {_state(successor, None)}"
 
 
 @blueprint.get("/metrics")

@@ -24,12 +24,13 @@ from app.api.schemas import (
 )
 from app.api.services import services
 from app.errors import Conflict, FieldError, Invalid
-from app.jobs import again, control, history, trained
+from app.jobs import again, control, history
 from app.jobs.ids import is_id, new_id
 from app.jobs.uploads import receive_items
 from app.models.declarations import Declaration
 from app.models.training import require_trainable
 from app.tables import TERMINAL_JOB_STATES, Job, JobKind, JobState
+from app.versions.trained import versions_of_jobs
 
 blueprint = Blueprint("jobs", __name__, description="Runs of a model over an input")
 
@@ -211,7 +212,7 @@ def _describe(session: Session, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """What `JobSchema` writes of each."""
     now = history.database_time(session)
     trainings = [job.id for job in jobs if job.kind == JobKind.TRAIN and job.status == JobState.SUCCEEDED]
-    versions = trained.versions_of_jobs(session, trainings) if trainings else {}
+    versions = versions_of_jobs(session, trainings) if trainings else {}
     return [_described(job, now) | {"trained": versions.get(job.id)} for job in jobs]
 
 

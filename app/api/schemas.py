@@ -90,18 +90,54 @@ class ArticlePredictions(Schema):
     prediction = fields.List(fields.Dict())
 
 
+class Successor(Schema):
+    state = fields.String(metadata={"enum": ["loading", "failed"]})
+    reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
+
+
+class TrainedSchema(Schema):
+    version = fields.String()
+    metrics = fields.Dict(metadata={"description": "what the model's train returned"})
+    parent = fields.String(metadata={"description": "the version whose class trained it"})
+    job_id = fields.String()
+    input_id = fields.String(metadata={"description": "the items that it was trained on"})
+    n_items = fields.Integer()
+    options = fields.Dict(metadata={"description": "what train was given besides them"})
+    sha256 = fields.String(metadata={"description": "hex digest of its artifact"})
+    n_bytes = fields.Integer()
+    created_at = Timestamp()
+    promoted_at = Timestamp(
+        allow_none=True, metadata={"description": "since when it is served; null: it was never promoted"}
+    )
+
+
 class ModelSchema(Schema):
     name = fields.String()
     version = fields.String()
     default = fields.Boolean(metadata={"description": "whether requests that name no version get this one"})
-    state = fields.String(metadata={"enum": ["loading", "ready", "failed", "untrained"]})
+    state = fields.String(metadata={"enum": ["loading", "ready", "failed", "untrained", "unserved"]})
     reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
+    successor = fields.Nested(
+        Successor,
+        allow_none=True,
+        metadata={"description": "the same version as it is declared now, which has not taken its place yet"},
+    )
+    trained = fields.Nested(
+        TrainedSchema(exclude=("version",)),
+        allow_none=True,
+        metadata={"description": "where it came from; null: from models.toml. Told by /versions"},
+    )
     item = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of one item"})
     prediction = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of what predict adds"})
 
 
 class ModelList(Schema):
     data = fields.List(fields.Nested(ModelSchema))
+
+
+class PromotionSchema(Schema):
+    model = fields.String()
+    version = fields.String(metadata={"description": "the default from now on"})
 
 
 class Page(Schema):
@@ -227,11 +263,6 @@ class Counts(Schema):
     canceled = fields.Integer(attribute="n_canceled")
 
 
-class TrainedSchema(Schema):
-    version = fields.String()
-    metrics = fields.Dict(metadata={"description": "what the model's train returned"})
-
-
 class JobSchema(Schema):
     id = fields.String()
     kind = fields.String(metadata={"enum": [kind.value for kind in JobKind]})
@@ -254,7 +285,9 @@ class JobSchema(Schema):
     max_errors = fields.Integer(allow_none=True)
     options = fields.Dict(allow_none=True, metadata={"description": "null for kind predict"})
     trained = fields.Nested(
-        TrainedSchema, allow_none=True, metadata={"description": "the version that a train job made"}
+        TrainedSchema(only=("version", "metrics")),
+        allow_none=True,
+        metadata={"description": "the version that a train job made"},
     )
     expires_at = Timestamp(allow_none=True)
     pruned_at = Timestamp(allow_none=True, metadata={"description": "when its outputs and errors went"})

@@ -1,7 +1,8 @@
-"""`twofold models`: what `models.toml` declares, and whether a model keeps its contract."""
+"""`twofold models`: what is declared and which version is the default, reloads, and checks of the contract."""
 
 import mimetypes
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -11,17 +12,20 @@ import click
 import orjson
 
 from app.cli.check import Report, check
+from app.cli.database import connected
 from app.cli.examples import example_items
 from app.cli.printing import print_facts, print_json, print_table
 from app.config import Settings, load_settings
 from app.data import Limits, format_of_content_type, read_items
 from app.data.chunks import unpack
 from app.data.exact import loads
-from app.errors import ConfigurationError
+from app.errors import ConfigurationError, Unavailable
 from app.log import configure_logging
 from app.models import JsonObject
 from app.models.declarations import Declaration, read_declarations
 from app.models.served import ServedModel
+from app.versions.events import Promotion, promotions, tell_reload
+from app.versions.serving import promoted
 
 N_EXAMPLES = 32
 MAX_ITEMS = 1024
@@ -29,28 +33,68 @@ MAX_ITEMS = 1024
 
 @click.group()
 def models() -> None:
-    """Look at the models."""
+    """Look at the models, and reload them."""
 
 
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
-    """List the models as declared; whether they load, a start of the service tells."""
-    described = [_described(declaration) for declaration in read_declarations(load_settings().models_file)]
+    """List the models as declared; whether they load, a start of the service tells.
+
+    A version that is the default by a promotion is marked so, if the database answers.
+    """
+    declared = read_declarations(load_settings().models_file)
+    try:
+        by_promotion = _promotions()
+    except Unavailable as error:
+        click.echo(f"promotions are not shown: {error.detail}", err=True)
+        by_promotion = {}
+    described = [_described(each, by_promotion) for each in promoted(declared, by_promotion)]
     if as_json:
         print_json(described)
         return
-    columns = ["name", "version", "default", "class", "artifact", "options", "concurrency"]
+    columns = ["name", "version", "default", "promoted_at", "class", "artifact", "options", "concurrency"]
     options = [orjson.dumps(model["options"]).decode() if model["options"] else None for model in described]
     rows = [model | {"options": text} for model, text in zip(described, options, strict=True)]
     print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
-def _described(declaration: Declaration) -> dict[str, object]:
-    """A declaration under the keys of `models.toml`."""
+def _described(declaration: Declaration, by_promotion: Mapping[str, Promotion]) -> dict[str, object]:
+    """A declaration under the keys of `models.toml`, and since when it is the default by a promotion."""
     written = asdict(declaration)
     written["class"] = written.pop("class_path")
-    return written
+    promotion = by_promotion.get(declaration.name)
+    is_by_promotion = promotion is not None and promotion.version == declaration.version
+    return written | {"promoted_at": promotion.at if promotion is not None and is_by_promotion else None}
+
+
+def _promotions() -> dict[str, Promotion]:
+    with connected() as database:
+        database.require_current_schema()
+        with database.reading() as session:
+            return promotions(session)
+
+
+@models.command("reload")
+def reload_models() -> None:
+    """Have every process of every host read models.toml again, and serve what it says, without a restart.
+
+    What is new, declared differently or failed before is loaded beside what is served, and takes over when it is ready.
+    Promotions hold: the command says where one decides otherwise than the file.
+    """
+    declared = read_declarations(load_settings().models_file)
+    with connected() as database:
+        database.require_current_schema()
+        with database.writing() as session:
+            tell_reload(session)
+            by_promotion = promotions(session)
+    click.echo("The models are being reloaded.")
+    for before, now in zip(declared, promoted(declared, by_promotion), strict=True):
+        if now.default and not before.default:
+            at = by_promotion[now.name].at
+            click.echo(
+                f"The default of {now.name} is {now.version} by the promotion of {at:%Y-%m-%d %H:%M:%S} UTC."
+            )
 
 
 @models.command("check")

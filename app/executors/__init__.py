@@ -8,6 +8,7 @@ from app.config import Settings
 from app.executors.processes import ProcessExecutor
 from app.executors.threads import ThreadExecutor
 from app.jobs.claims import Claim
+from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tasks.kinds import TaskAnswer
 from app.tasks.predict import Stopwatch
@@ -34,13 +35,11 @@ class ChunkExecutor(Protocol):
         ...
 
 
-def make_executor(settings: Settings) -> ChunkExecutor:
-    """The executor that `TWOFOLD_EXECUTOR` names."""
+def make_executor(settings: Settings, registry: Registry) -> ChunkExecutor:
+    """The executor that `TWOFOLD_EXECUTOR` names, for the models of a registry."""
     if settings.executor == "process":
         processes = min(settings.runner_threads, os.cpu_count() or 1)
-        return ProcessExecutor(
-            settings.models_file, settings.artifact_cache, processes, settings.max_artifact_bytes
-        )
+        return ProcessExecutor(registry, settings.artifact_cache, processes, settings.max_artifact_bytes)
     if settings.executor.startswith("dask://"):
         from app.executors.dask import DaskExecutor  # an extra
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from distributed import Status, get_worker
 
+from app.executors.loaded import load_once
 from app.jobs.claims import Claim
 from app.models.declarations import Declaration
-from app.models.registry import Registry
-from app.models.served import ServedModel
-from app.tables import JobKind
-from app.tasks.kinds import TaskAnswer, perform
-from app.tasks.predict import Stopwatch, TransientFailure
+from app.tasks.kinds import TaskAnswer, limit_seconds, perform
+from app.tasks.predict import Stopwatch
 
 LOOKS_PER_LIMIT = 10
 LAST_WORD_SECONDS = 3.0
@@ -25,31 +23,13 @@ class ChunkHangs(Exception):
     """A chunk takes longer than its model's `chunk_timeout_seconds`."""
 
 
-_lock = threading.Lock()
-_loaded: dict[tuple[str, str], ServedModel] = {}
-
-
 def run_chunk(
     declaration: Declaration, artifact_cache: Path, claim: Claim, max_artifact_bytes: int
 ) -> TaskAnswer:
-    """Runs a chunk, as `perform` does; `ChunkHangs` if its predictions take too long."""
-    served = _serve(declaration, artifact_cache)
-    if declaration.chunk_timeout_seconds is None or claim.kind is JobKind.TRAIN:
-        return perform(served, claim, max_artifact_bytes)
-    return _run_within(declaration.chunk_timeout_seconds, partial(perform, served, claim, max_artifact_bytes))
-
-
-def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
-    """The model, which this process loads once; anew if it failed, or is declared differently now."""
-    key = (declaration.name, declaration.version)
-    with _lock:
-        served = _loaded.get(key)
-        if served is None or served.declaration != declaration:
-            (served,) = Registry([declaration], artifact_cache).models()
-            if not served.wait_ready() and served.state == "failed":
-                raise TransientFailure(f"{served} failed to load on a Dask worker: {served.reason}")
-            _loaded[key] = served
-    return served
+    """Runs a chunk, as `perform` does; `ChunkHangs` if it takes too long."""
+    task = partial(perform, load_once(declaration, artifact_cache), claim, max_artifact_bytes)
+    limit = limit_seconds(declaration, claim.kind)
+    return task() if limit is None else _run_within(limit, task)
 
 
 def _run_within(limit_seconds: float, task: Callable[[Stopwatch], TaskAnswer]) -> TaskAnswer:

@@ -1,67 +1,91 @@
 """Child processes of the runner, each with models of its own."""
 
 import multiprocessing
+import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
+from weakref import WeakSet
 
 from pebble import ProcessPool
 
+from app.executors.loaded import load_once
 from app.jobs.claims import Claim
-from app.models.declarations import read_declarations
+from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tables import JobKind
-from app.tasks.kinds import TaskAnswer, perform
-from app.tasks.predict import Stopwatch
+from app.tasks.kinds import TaskAnswer, limit_seconds, perform
+from app.tasks.predict import Stopwatch, TransientFailure
 
 
 class ProcessExecutor:
     """Child processes, for models that hold the GIL or crash natively: a child that dies costs its chunk's attempt.
 
     Each child loads every model for itself. Spawned, not forked: the runner has threads, whose locks a fork copies.
+    When the runner's models change, new children come, with what there is then; the old finish what they have, and end.
     """
 
     ends_hung_chunks = True
     dies_alone = True
 
     def __init__(
-        self, models_file: Path, artifact_cache: Path, processes: int, max_artifact_bytes: int
+        self, registry: Registry, artifact_cache: Path, processes: int, max_artifact_bytes: int
     ) -> None:
-        self._processes = processes
+        self._registry = registry
+        self._artifact_cache = artifact_cache
         self._max_artifact_bytes = max_artifact_bytes
-        self._pool = ProcessPool(
-            max_workers=processes,
-            initializer=_load_in_child,
-            initargs=[models_file, artifact_cache],
-            context=multiprocessing.get_context("spawn"),
-        )
+        self._processes = processes
+        self._pool: ProcessPool | None = None
+        self._known: WeakSet[ServedModel] = WeakSet()  # the models that its children have
+        self._closing: WeakSet[ProcessPool] = WeakSet()
 
     def slots(self, served: ServedModel) -> int:
         return self._processes
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
+        if self._pool is None or not self._is_current(served):
+            self._pool = self._renew()
         declared = served.declaration
         future: Future[TaskAnswer] = self._pool.schedule(
             _in_child,
-            args=[declared.name, declared.version, claim, self._max_artifact_bytes],
-            timeout=None if claim.kind is JobKind.TRAIN else declared.chunk_timeout_seconds,
+            args=[declared, self._artifact_cache, claim, self._max_artifact_bytes],
+            timeout=limit_seconds(declared, claim.kind),
         )
         return future
 
     def shutdown(self) -> None:
-        self._pool.stop()  # type: ignore[no-untyped-call]  # pebble types its public calls, and not this one
+        for pool in (self._pool, *self._closing):
+            if pool is not None:
+                pool.stop()  # type: ignore[no-untyped-call]  # pebble types its public calls, and not this one
+
+    def _is_current(self, served: ServedModel) -> bool:
+        """Whether the children have this model, and none that has gone."""
+        return served in self._known and set(self._registry.models()).issuperset(self._known)
+
+    def _renew(self) -> ProcessPool:
+        """New children with the models that are here now; the old are closed by a thread, for that means to wait."""
+        if self._pool is not None:
+            self._pool.close()  # type: ignore[no-untyped-call]
+            self._closing.add(self._pool)
+            threading.Thread(target=self._pool.join, name="close children", daemon=True).start()
+        self._known = WeakSet(served for served in self._registry.models() if served.state != "failed")
+        return ProcessPool(
+            max_workers=self._processes,
+            initializer=_load_in_child,
+            initargs=[[served.declaration for served in self._known], self._artifact_cache],
+            context=multiprocessing.get_context("spawn"),
+        )
 
 
-_models: Registry  # of a child process
-
-
-def _load_in_child(models_file: Path, artifact_cache: Path) -> None:
+def _load_in_child(declarations: Sequence[Declaration], artifact_cache: Path) -> None:
     """Loads the models before the child takes its first chunk, so that a chunk's time is its own."""
-    global _models
-    _models = Registry(read_declarations(models_file), artifact_cache)
-    for served in _models.models():
-        served.wait_ready()
+    for declaration in declarations:
+        with suppress(TransientFailure):  # the chunks of this model will say so
+            load_once(declaration, artifact_cache)
 
 
-def _in_child(name: str, version: str, claim: Claim, max_artifact_bytes: int) -> TaskAnswer:
-    return perform(_models.get(name, version), claim, max_artifact_bytes)
+def _in_child(
+    declaration: Declaration, artifact_cache: Path, claim: Claim, max_artifact_bytes: int
+) -> TaskAnswer:
+    return perform(load_once(declaration, artifact_cache), claim, max_artifact_bytes)

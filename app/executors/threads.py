@@ -1,6 +1,7 @@
 """Threads of the runner, which share its models."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -24,20 +25,21 @@ class ThreadExecutor:
     def __init__(self, threads: int, max_artifact_bytes: int) -> None:
         self._threads = threads
         self._max_artifact_bytes = max_artifact_bytes
-        self._pools: dict[tuple[ServedModel, JobKind], ThreadPoolExecutor] = {}
+        self._pools: WeakKeyDictionary[ServedModel, dict[JobKind, ThreadPoolExecutor]] = WeakKeyDictionary()
+        """The threads of a model that nobody has any more end with it."""
 
     def slots(self, served: ServedModel) -> int:
         return min(served.declaration.concurrency, self._threads)
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
-        key = (served, claim.kind)
-        if key not in self._pools:
+        pools = self._pools.setdefault(served, {})
+        if claim.kind not in pools:
             n_threads = 1 if claim.kind is JobKind.TRAIN else self.slots(served)
-            self._pools[key] = ThreadPoolExecutor(n_threads, thread_name_prefix="chunk")
-        return self._pools[key].submit(_in_thread, served, claim, self._max_artifact_bytes, stopwatch)
+            pools[claim.kind] = ThreadPoolExecutor(n_threads, thread_name_prefix="chunk")
+        return pools[claim.kind].submit(_in_thread, served, claim, self._max_artifact_bytes, stopwatch)
 
     def shutdown(self) -> None:
-        for pool in self._pools.values():
+        for pool in [pool for pools in self._pools.values() for pool in pools.values()]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 

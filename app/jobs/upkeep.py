@@ -3,6 +3,7 @@
 import random
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 
 import structlog
@@ -25,7 +26,7 @@ class Upkeep:
 
     def __init__(self, database: Database, registry: Registry, settings: Settings, runner_id: str) -> None:
         self._database = database
-        self._versions = {each.name: each.version for each in registry.declarations if each.default}
+        self._registry = registry
         self._settings = settings
         self._runner_id = runner_id
         self._sweep_at = 0.0
@@ -51,21 +52,22 @@ class Upkeep:
 
     def fire_schedules(self) -> float:
         """Fires the schedules that are due and whose models are here; returns the seconds until the next look."""
+        versions = self._registry.defaults()
         with self._database.reading() as session:
             following = schedules.next_due(session)
             if following is None:
                 return self._settings.poll_seconds
             seconds = (following - history.database_time(session)).total_seconds()
-            due = schedules.due(session, self._versions) if seconds <= 0 else []
+            due = schedules.due(session, versions) if seconds <= 0 else []
         for schedule_id, fire_at in due:
-            self._fire(schedule_id, fire_at)
+            self._fire(schedule_id, fire_at, versions)
         return min(max(seconds, 0.0), self._settings.poll_seconds) or self._settings.poll_seconds
 
-    def _fire(self, schedule_id: str, fire_at: datetime) -> None:
+    def _fire(self, schedule_id: str, fire_at: datetime, versions: Mapping[str, str]) -> None:
         try:
             with self._database.writing() as session:
                 job_id = schedules.fire(
-                    session, schedule_id, fire_at, versions=self._versions, window=self._settings.job_window
+                    session, schedule_id, fire_at, versions=versions, window=self._settings.job_window
                 )
         except ServingError as error:  # deleted meanwhile; or a time zone that this host does not know
             log.error("schedule_not_fired", schedule_id=schedule_id, error=error.detail)

@@ -19,7 +19,7 @@ from app.models.batcher import Batcher
 from app.models.served import ServedModel
 
 ARTICLE_PATH = "/prediction/online"
-BEFORE_MODEL, AFTER_MODEL = "/v1/models/", "/predict"
+BEFORE_MODEL, BEFORE_VERSION, AFTER_MODEL = "/v1/models/", "/versions/", "/predict"
 
 
 @dataclass(slots=True)  # not frozen: it is made for each request
@@ -101,12 +101,15 @@ class Lane:
         )
 
     def _model(self, path: str) -> ServedModel | None:
-        """The model that a path names; None if there is no such model, or no model in the path."""
+        """The model version that a path names; None if there is none, or no model in the path."""
         try:
             if path == ARTICLE_PATH:
                 return self._here.registry.default()
             if path.startswith(BEFORE_MODEL) and path.endswith(AFTER_MODEL):
-                return self._here.registry.get(path[len(BEFORE_MODEL) : -len(AFTER_MODEL)])
+                name, has_version, version = path[len(BEFORE_MODEL) : -len(AFTER_MODEL)].partition(
+                    BEFORE_VERSION
+                )
+                return self._here.registry.get(name, version if has_version else None)
         except NotFound:
             pass
         return None

@@ -34,6 +34,9 @@ SILENCE_SECONDS = 60.0
 VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "Content-MD5", "Last-Modified", "LastModified")
 """Under which names the filesystems tell that a file was replaced."""
 
+BROUGHT = "artifact"
+"""The name of what comes from no address."""
+
 Files = dict[str, Mapping[str, Any]]
 """What is to be downloaded: remote path → what its filesystem tells of it."""
 
@@ -86,13 +89,18 @@ def bring(sha256: str, write: Callable[[Path], None], cache: Path) -> Path:
     with FileLock(cache / "locks" / f"{sha256}.incoming.lock"):
         if kept := _kept(cache, sha256):
             return kept  # another process brought it meanwhile
-        target = cache / "incoming" / sha256 / "artifact"
+        target = cache / "incoming" / sha256 / BROUGHT
         shutil.rmtree(target.parent, ignore_errors=True)
         target.parent.mkdir()
         write(target)
         if (found := digest(target)) != sha256:
             raise ArtifactError(f"the artifact that should have sha256 {sha256} has {found}")
         return _keep(target, cache, found)
+
+
+def place(sha256: str, cache: Path) -> Path:
+    """Where `bring` puts the artifact with this digest."""
+    return cache / "sha256" / sha256 / BROUGHT
 
 
 def _make_folders(cache: Path) -> None:

@@ -78,8 +78,8 @@ class Call:
 class Batcher:
     """The queue in front of one model of this process, and the `concurrency` threads that are in it.
 
-    The threads begin with the first call that needs them, and are daemons: they end with the process. Every method
-    may be called from any thread.
+    The threads begin with the first call that needs them, and are daemons: they end with the process, or when it has
+    been retired and no call waits. Every method may be called from any thread.
     """
 
     def __init__(self, served: ServedModel) -> None:
@@ -88,6 +88,7 @@ class Batcher:
         self._waiting: deque[Call] = deque()
         self.n_waiting_items = 0
         self._n_threads = 0
+        self._is_retired = False
         self._idle: list[threading.Lock] = []
         """The bells of threads that wait for a call. A plain lock, because a Condition makes one for each wait."""
         self._typical_seconds = 0.0
@@ -158,17 +159,28 @@ class Batcher:
                 return
             self.n_waiting_items -= len(call.items)
 
+    def retire(self) -> None:
+        """Keeps no thread any more: those that are here end when nothing waits. Late calls are answered too."""
+        with self._lock:
+            self._is_retired = True
+            idle, self._idle = self._idle, []
+        for bell in idle:
+            bell.release()
+
     def _run(self) -> None:
         bell = threading.Lock()
         bell.acquire()
-        while True:
-            if calls := self._take(bell):
+        while (calls := self._take(bell)) is not None:
+            if calls:
                 self._answer(calls)
             else:
                 bell.acquire()
 
-    def _take(self, bell: threading.Lock) -> list[Call]:
-        """All calls that wait, the oldest first, up to the model's batch size; none, and `bell` will ring for more."""
+    def _take(self, bell: threading.Lock) -> list[Call] | None:
+        """All calls that wait, the oldest first, up to the model's batch size; none, and `bell` will ring for more.
+
+        None instead of none if there is no need of this thread any more.
+        """
         calls: list[Call] = []
         room = self._served.declaration.max_batch_size
         with self._lock:
@@ -180,6 +192,9 @@ class Batcher:
                 elif call.expires_at > time.monotonic():
                     calls.append(call)
                     room -= len(call.items)
+            if not calls and self._is_retired:
+                self._n_threads -= 1
+                return None
             if not calls:
                 self._idle.append(bell)
         return calls

@@ -4,7 +4,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -30,6 +30,8 @@ KEYS = (
     "max_batch_size",
     "max_waiting_items",
     "chunk_timeout_seconds",
+    "warmup",
+    "preload",
 )
 MAX_BATCH_SIZE = 1024
 """More than a chunk of a job has by default: only a model that says so is given less at once."""
@@ -44,11 +46,13 @@ class Declaration:
 
     `class_path` is `module:Class`, of an adapter its own. `artifact` is a local path as written, taken from the working
     directory, or an address; `sha256` is the digest that it must have, in lower-case hex.
-    `default` is true for exactly one version of each name: the one a caller gets who names no version.
+    `default` is true for exactly one version of each name: the one a caller gets who names no version. It says nothing
+    about the model, so two declarations that differ in it alone are equal.
     `concurrency` is how many threads of one process may be inside `predict` at once, and `max_batch_size` the most
     items that one call of it gets. Online requests wait for it in each process until they have `max_waiting_items`
     together; who comes then is turned away. A chunk of a job that takes longer than `chunk_timeout_seconds` is given
-    up; None lets it take any time.
+    up; None lets it take any time. The items of `warmup` are predicted before it is ready. With `preload` it is loaded
+    before gunicorn forks.
     """
 
     name: str
@@ -56,12 +60,14 @@ class Declaration:
     class_path: str
     artifact: str | None
     options: dict[str, Any]
-    default: bool
+    default: bool = field(compare=False)
     concurrency: int
     max_batch_size: int = MAX_BATCH_SIZE
     max_waiting_items: int = MAX_WAITING_ITEMS
     chunk_timeout_seconds: float | None = None
     sha256: str | None = None
+    warmup: list[dict[str, Any]] = field(default_factory=list)
+    preload: bool = False
 
 
 def read_declarations(path: Path) -> tuple[Declaration, ...]:
@@ -108,11 +114,13 @@ def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
         artifact=_artifact(label, entry),
         sha256=_sha256(label, entry),
         options=_options(label, entry),
-        default=_default(label, entry),
+        default=_flag(label, "default", entry),
         concurrency=_count(label, "concurrency", "threads", entry, 1),
         max_batch_size=_count(label, "max_batch_size", "items", entry, MAX_BATCH_SIZE),
         max_waiting_items=_count(label, "max_waiting_items", "items", entry, MAX_WAITING_ITEMS),
         chunk_timeout_seconds=_chunk_timeout_seconds(label, entry),
+        warmup=_warmup(label, entry),
+        preload=_flag(label, "preload", entry),
     )
 
 
@@ -202,10 +210,10 @@ def _options(label: str, entry: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _default(label: str, entry: dict[str, Any]) -> bool:
-    value = entry.get("default", False)
+def _flag(label: str, key: str, entry: dict[str, Any]) -> bool:
+    value = entry.get(key, False)
     if not isinstance(value, bool):
-        _refuse(f"{label}: default is {value!r}: write default = true, or leave it out")
+        _refuse(f"{label}: {key} is {value!r}: write {key} = true, or leave it out")
     return value
 
 
@@ -223,6 +231,13 @@ def _chunk_timeout_seconds(label: str, entry: dict[str, Any]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 31_536_000:
         _refuse(f"{label}: chunk_timeout_seconds is {value!r}: write a number of seconds, more than 0")
     return float(value)
+
+
+def _warmup(label: str, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    value = entry.get("warmup", [])
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        _refuse(f"{label}: warmup is {value!r}, not a list of items: write warmup = [{{ key = value }}]")
+    return value
 
 
 def _with_defaults(path: Path, declared: Sequence[Declaration]) -> tuple[Declaration, ...]:

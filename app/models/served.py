@@ -48,7 +48,10 @@ class ServedModel:
         return f"model {self.declaration.name} {self.declaration.version}"
 
     def load(self) -> None:
-        """Imports the class, gets the artifact and calls `load`; called once. Raises nothing: see `state`, `reason`."""
+        """Imports the class, gets the artifact, calls `load` and warms it up; called once.
+
+        Raises nothing: see `state`, `reason`.
+        """
         try:
             self._load()
         except contract.ContractError as error:
@@ -73,6 +76,7 @@ class ServedModel:
         model = model_class()
         contract.load(model, artifact, self.declaration.options)
         self._take_schemas(model)
+        self._warm_up(model)
         self._model = model
 
     def _take_schemas(self, model: Model | type[Model]) -> None:
@@ -87,6 +91,20 @@ class ServedModel:
             )
             self.prediction_json_schema = schemas.json_schema(prediction)
         self.item_json_schema = schemas.json_schema(self._item)
+
+    def _warm_up(self, model: Model) -> None:
+        """Predicts the declared items, so that what a model does only once is done before the first request."""
+        items = self.declaration.warmup
+        try:
+            loaded, refused = schemas.load_items(self._item, items)
+            for place, errors in sorted(refused.items()):
+                raise contract.ContractError(f"item {place}{errors[0].pointer}: {errors[0].detail}")
+            if items:
+                self._predict_in_batches(model, items, loaded)
+        except contract.ContractError as error:
+            raise contract.ContractError(f"warmup: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise contract.ContractError(f"warmup: it raised {named(error)}") from error
 
     def _fail(self, reason: str, error: BaseException) -> None:
         self.state, self.reason = "failed", reason

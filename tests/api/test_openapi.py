@@ -104,6 +104,7 @@ def test_bodies_are_documented_where_they_are_read(document: dict[str, Any]) -> 
 
     assert bodies == {
         ("post", "/v1/models/{model}/predict"): {"application/json"},
+        ("post", "/v1/models/{model}/versions/{version}/predict"): {"application/json"},
         ("post", "/v1/inputs"): {
             "application/json",
             "application/x-ndjson",

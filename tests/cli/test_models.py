@@ -5,7 +5,9 @@ from pathlib import Path
 import orjson
 import pytest
 
+from app.versions import events
 from tests.cli.conftest import Twofold
+from tests.jobs.conftest import Workshop
 
 DECLARED = """
 [[model]]
@@ -22,6 +24,7 @@ options = { words = ["a", "b"] }
 default = true
 concurrency = 4
 """
+KINDS = "SELECT kind FROM model_events ORDER BY id"
 
 
 @pytest.fixture
@@ -35,8 +38,9 @@ def test_list_tells_what_is_declared_and_loads_nothing(twofold: Twofold, models_
     result = twofold("models", "list")
 
     assert result.exit_code == 0
+    assert "promotions are not shown: there is no database file twofold.db" in result.stderr
     assert [line.split() for line in result.stdout.splitlines()] == [
-        ["name", "version", "default", "class", "artifact", "options", "concurrency"],
+        ["name", "version", "default", "promoted_at", "class", "artifact", "options", "concurrency"],
         ["slow", "1", "no_such_module:Slow", "1"],
         ["slow", "2", "yes", "no_such_module:Slow", "weights.bin", '{"words":["a","b"]}', "4"],
     ]
@@ -57,6 +61,9 @@ def test_list_as_json_has_the_keys_of_the_file(twofold: Twofold, models_file: Pa
         "max_waiting_items": 10_000,
         "chunk_timeout_seconds": None,
         "sha256": None,
+        "warmup": [],
+        "preload": False,
+        "promoted_at": None,
     }
     assert second["options"] == {"words": ["a", "b"]}
 
@@ -66,4 +73,51 @@ def test_no_models_file_is_one_line(twofold: Twofold) -> None:
     assert (result.exit_code, result.output) == (
         2,
         "twofold: models.toml: no such file: write one or point TWOFOLD_MODELS_FILE at yours\n",
+    )
+
+
+def test_list_shows_the_default_by_promotion(twofold: Twofold, models_file: Path, workshop: Workshop) -> None:
+    with workshop.database.writing() as session:
+        events.promote(session, "slow", "1")
+
+    first, second = orjson.loads(twofold("models", "list", "--json").stdout)
+
+    assert (first["default"], second["default"]) == (True, False)
+    assert first["promoted_at"]
+    assert second["promoted_at"] is None
+
+
+def test_reload_tells_every_process_and_says_where_a_promotion_holds(
+    twofold: Twofold, models_file: Path, workshop: Workshop
+) -> None:
+    with workshop.database.writing() as session:
+        events.promote(session, "slow", "1")
+
+    result = twofold("models", "reload")
+
+    assert result.exit_code == 0
+    told, default = result.stdout.splitlines()
+    assert told == "The models are being reloaded."
+    assert default.startswith("The default of slow is 1 by the promotion of 20")
+    assert workshop.select_all(KINDS) == [{"kind": "promoted"}, {"kind": "reloaded"}]
+
+
+def test_reload_refuses_a_broken_file_in_one_line_and_tells_nobody(
+    twofold: Twofold, models_file: Path, workshop: Workshop
+) -> None:
+    models_file.write_text(DECLARED.replace("concurrency = 4", "concurrency = 0"))
+
+    result = twofold("models", "reload")
+
+    assert result.exit_code == 2
+    assert result.output.startswith("twofold: models.toml: [[model]] number 2 ('slow'): concurrency is 0")
+    assert workshop.select_all(KINDS) == []
+
+
+def test_reload_without_a_database_is_one_line(twofold: Twofold, models_file: Path) -> None:
+    result = twofold("models", "reload")
+
+    assert (result.exit_code, result.output) == (
+        1,
+        "twofold: there is no database file twofold.db: run 'twofold db upgrade' to make it\n",
     )

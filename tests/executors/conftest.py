@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from app.jobs.claims import Broken, Claim, Done, Failed, Trained
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import Stopwatch
+from app.tasks.predict import ChunkAnswer, Stopwatch
 from tests.waiting import wait_until
 
 MODELS = """
@@ -56,17 +57,19 @@ class Lab:
         self.registry = Registry(read_declarations(models_file))
         self.served: ServedModel = self.registry.get("unruly")
         self.served.wait_ready(10)
-        self.executor: ChunkExecutor = make_executor(self.settings)
+        self.executor: ChunkExecutor = make_executor(self.settings, self.registry)
         wait_until(lambda: self.executor.slots(self.served) == 2, "two slots", 60)
 
     def run(self, *chunks: Sequence[Any]) -> list[Done | Trained | Failed | Broken]:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
+        return [result_of(future, claim) for future, claim in self.submit(*chunks)]
+
+    def submit(self, *chunks: Sequence[Any]) -> list[tuple[Future[ChunkAnswer], Claim]]:
         claims = [
             Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
             for number, acts in enumerate(chunks)
         ]
-        futures = [self.executor.submit(self.served, claim, Stopwatch()) for claim in claims]
-        return [result_of(future, claim) for future, claim in zip(futures, claims, strict=True)]
+        return [(self.executor.submit(self.served, claim, Stopwatch()), claim) for claim in claims]
 
 
 def payload(acts: Sequence[Any]) -> bytes:

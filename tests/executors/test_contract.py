@@ -13,6 +13,7 @@ from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
 from app.tables import JobKind
 from app.tasks.predict import Stopwatch
 from tests.executors.conftest import Lab
+from tests.waiting import wait_until
 
 
 def test_answers_come_in_the_order_of_the_items(lab: Lab) -> None:
@@ -110,3 +111,30 @@ def test_a_chunk_that_takes_too_long_is_ended_with_its_process(
     assert isinstance(hung, Broken)
     assert (hung.code, hung.blames_an_item) == ("timed_out", True)
     assert isinstance(sound, Done)
+
+
+@pytest.mark.parametrize("kind", ["process", "dask"])
+def test_a_model_that_took_another_one_s_place_gets_the_next_chunks(
+    make_lab: Callable[[str], Lab], kind: str
+) -> None:
+    lab = make_lab(kind)
+    before, old = by_process(lab.run([None])), lab.served
+    under_way = lab.submit(["nap"])
+
+    lab.registry.replace([replace(old.declaration, max_batch_size=7)])
+    lab.served = wait_until(lambda: (now := lab.registry.get("unruly")) is not old and now, "the new one")
+    after = by_process(lab.run([None]))
+
+    assert [type(result_of(future, claim)) for future, claim in under_way] == [Done], "the old one finished"
+    if kind == "process":
+        assert not before.keys() & after.keys(), "new children"
+        assert set(after.values()) == {1}
+    else:
+        assert all(n_loads == before.get(pid, 0) + 1 for pid, n_loads in after.items())
+
+
+def by_process(results: list[Done | Failed | Broken]) -> dict[int, int]:
+    """How often each process that answered has loaded the model."""
+    answers = [orjson.loads(result.items)[0] for result in results if isinstance(result, Done)]
+    assert answers
+    return {answer["pid"]: answer["loads"] for answer in answers}

@@ -16,6 +16,7 @@ from app.jobs.ids import new_id
 from app.jobs.upkeep import Upkeep, sweep, sweep_all
 from app.models.registry import Registry
 from tests.jobs.conftest import Workshop, done
+from tests.models.specimens import Upper, declare
 
 SelectAll = Callable[..., list[dict[str, Any]]]
 LONG_AGO = "2020-01-01T00:00:00.000Z"
@@ -230,8 +231,8 @@ def test_a_runner_does_it_a_batch_at_a_time_and_fires_what_is_due(
             version="1",
             collection="reviews",
         )
-    upkeep = Upkeep(database, Registry([]), Settings(database_url=database.url, retention_days=1), new_id())
-    upkeep._versions = {"sentiment": "1"}
+    registry = Registry([declare(Upper, name="sentiment")])
+    upkeep = Upkeep(database, registry, Settings(database_url=database.url, retention_days=1), new_id())
     set_back(database, "schedules", schedule_id, "next_fire_at")
 
     n_ticks = 0

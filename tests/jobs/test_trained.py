@@ -8,10 +8,10 @@ import pytest
 
 from app.db import Database
 from app.errors import Conflict, Gone, NotFound
-from app.jobs import trained
 from app.jobs.claims import TRANSIENT, Broken, Claim, Failed, Trained
 from app.models.packing import PackedArtifact
 from app.tables import JobKind
+from app.versions import trained
 from tests.jobs.conftest import Workshop
 
 TRAIN_QUEUE = "train:sentiment@1"

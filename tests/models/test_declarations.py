@@ -17,7 +17,10 @@ def write(directory: Path, text: str) -> Path:
 
 
 def test_an_entry_with_every_key(tmp_path: Path) -> None:
-    text = ENTRY + 'artifact = "w.bin"\noptions = { k = 3 }\ndefault = true\nconcurrency = 4\n'
+    text = ENTRY + (
+        'artifact = "w.bin"\noptions = { k = 3 }\ndefault = true\nconcurrency = 4\n'
+        'warmup = [{ text = "a" }]\npreload = true\n'
+    )
 
     assert read_declarations(write(tmp_path, text)) == (
         Declaration(
@@ -28,8 +31,20 @@ def test_an_entry_with_every_key(tmp_path: Path) -> None:
             options={"k": 3},
             default=True,
             concurrency=4,
+            warmup=[{"text": "a"}],
+            preload=True,
         ),
     )
+
+
+def test_which_version_is_the_default_makes_no_other_model(tmp_path: Path) -> None:
+    text = ENTRY + "default = true\n" + ENTRY.replace('"1"', '"2"')
+    one, _ = read_declarations(write(tmp_path, text))
+    text = ENTRY + ENTRY.replace('"1"', '"2"') + "default = true\n"
+    same, _ = read_declarations(write(tmp_path, text))
+
+    assert (one.default, same.default) == (True, False)
+    assert one == same
 
 
 def test_an_adapter_stands_for_its_class(tmp_path: Path) -> None:
@@ -102,6 +117,8 @@ SECOND = ENTRY.replace('"1"', '"2"')
         (ENTRY + "options = 3\n", "options is 3", "write options = {"),
         (ENTRY + 'options = { artifact = "x" }\n', "options holds 'artifact'", 'artifact = "…"'),
         (ENTRY + 'default = "yes"\n', "default is 'yes'", "default = true"),
+        (ENTRY + "preload = 1\n", "preload is 1", "preload = true"),
+        (ENTRY + 'warmup = ["a"]\n', "warmup is ['a'], not a list of items", "[{ key = value }]"),
         (ENTRY + "concurrency = 0\n", "concurrency is 0", "1 or more"),
         (ENTRY + "concurrency = true\n", "concurrency is True", "1 or more"),
         (ENTRY + ENTRY, "'a' declares version '1' twice", "change one"),

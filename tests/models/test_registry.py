@@ -133,6 +133,48 @@ print("each its own")
     assert "each its own" in run_python(script, tmp_path)
 
 
+def test_what_is_preloaded_is_loaded_once_for_all_processes_forked_from_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os\n"
+        "class Mine:\n"
+        "    def load(self, artifact, breaks=False):\n"
+        "        self.process = os.getpid()\n"
+        "        assert not breaks\n"
+        "    def predict(self, items): return [{'process': self.process} for _ in items]\n"
+    )
+    script = """
+import os
+from pathlib import Path
+from app.models.preloading import preload
+from app.models.registry import Registry
+from tests.models.specimens import declare
+
+declared = [
+    declare("mine:Mine", name="shared", preload=True),
+    declare("mine:Mine", name="own"),
+    declare("mine:Mine", name="broken", preload=True, options={"breaks": True}),
+]
+preload(declared, Path("unused"))
+parent = os.getpid()
+registry = Registry(declared)
+child = os.fork()
+if not child:
+    shared, own, broken = registry.models()
+    assert shared.state == "ready", "at once"
+    assert shared.predict([{}]) == [{"process": parent}]
+    assert own.wait_ready(30) and own.predict([{}]) == [{"process": os.getpid()}]
+    assert not broken.wait_ready(30) and broken.reason.startswith("AssertionError")
+    registry.replace([declare("mine:Mine", name="shared", preload=True, options={"breaks": False})])
+    successor = registry.successor(shared)
+    assert successor.wait_ready(30) and successor.predict([{}]) == [{"process": os.getpid()}]
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("one for all")
+"""
+
+    assert "one for all" in run_python(script, tmp_path)
+
+
 def test_a_ten_line_model_is_imported_from_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "shout.py").write_text(
         """\

@@ -180,6 +180,10 @@ class Server:
         }
         assert self.rows("SELECT count(*) AS n FROM outputs") == [{"n": n_items}]
 
+    def log_says(self, words: str, n_times: int = 1) -> None:
+        """Waits until the log has these words so many times."""
+        wait_until(lambda: self.log.read_text().count(words) >= n_times, f"the log to say {words!r}")
+
     def rows(self, sql: str) -> list[dict[str, Any]]:
         with self.database.reading() as session:
             return [dict(row) for row in session.execute(text(sql)).mappings()]

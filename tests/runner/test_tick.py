@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench, Items, Stage, StepExecutor
+from tests.waiting import wait_until
 
 SelectAll = Callable[..., list[dict[str, Any]]]
 
@@ -48,6 +49,35 @@ def test_a_job_runs_to_its_end_and_its_outputs_are_in_order(
     answers = [answer for output in outputs for answer in orjson.loads(output["items"])]
     assert answers == [{"id": index, "ok": True} for index in range(7)]
     assert bench.stage.seen == list(range(7))
+    workshop.check_books()
+
+
+def test_chunks_of_a_version_that_goes_are_finished_and_the_rest_wait_until_it_is_back(
+    workshop: Workshop, bench: Bench, executor: StepExecutor
+) -> None:
+    job_id = workshop.enqueue(n_items=4)
+    runner = bench.make()
+    registry = runner._registry
+    runner.tick()
+
+    registry.replace([bench.declare(version="2")])
+    wait_until(lambda: registry.defaults() == {"sentiment": "2"}, "the other version")
+    executor.run()
+    runner.tick()
+
+    assert sorted(chunk["status"] for chunk in workshop.chunks(job_id)) == [
+        "done",
+        "done",
+        "queued",
+        "queued",
+    ]
+    assert not executor.waiting
+    registry.replace([bench.declare()])
+    wait_until(lambda: registry.defaults() == {"sentiment": "1"}, "the version that the job is for")
+    runner.tick()
+    executor.run()
+    runner.tick()
+    assert workshop.job(job_id)["status"] == "succeeded"
     workshop.check_books()
 
 

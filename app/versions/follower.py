@@ -1,0 +1,83 @@
+"""The follower: keeps the models of a process at what is to be served, as events tell it."""
+
+import threading
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from app.db import Database
+from app.errors import ConfigurationError, Gone, Unavailable
+from app.models.contract import ContractError
+from app.models.registry import Registry
+from app.tables import ModelVersion
+from app.versions import events
+from app.versions.serving import served_declarations
+from app.versions.trained import bring_artifact, served_versions
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+FIRST_LOOK_SECONDS = 3.0
+"""How long the models wait for a database that does not answer, to learn of promotions, before they are loaded."""
+
+
+class Follower:
+    """Looks for new model events about once a second, from a daemon thread of its own; made after a fork.
+
+    A database that is away, or has not our tables, changes nothing: what is served is served on.
+    """
+
+    def __init__(self, database: Database, registry: Registry, models_file: Path) -> None:
+        self._database = database
+        self._registry = registry
+        self._models_file = models_file
+        self._seen: events.Mark | None = None
+        self._has_looked = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begins; returns when promotions are known, so that a process does not begin with what they have replaced."""
+        self._thread.start()
+        self._has_looked.wait(FIRST_LOOK_SECONDS)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Has the registry serve what is to be served, if anything has happened since the last look."""
+        self._database.require_current_schema()
+        with self._database.reading() as session:
+            newest = events.latest_event(session)
+            if newest == self._seen:
+                return
+            try:
+                declarations = served_declarations(session, self._models_file, self._registry.artifact_cache)
+            except ConfigurationError as error:
+                self._seen = newest
+                log.error("models_not_reloaded", reason=str(error))
+                return
+            versions = served_versions(session)
+        for version in versions:
+            self._bring_artifact(version)
+        self._seen = newest
+        self._registry.replace(declarations)
+
+    def _bring_artifact(self, version: ModelVersion) -> None:
+        """Has it on this host before its model is loaded, which fails if this does."""
+        try:
+            bring_artifact(self._database, version, self._registry.artifact_cache)
+        except (ContractError, Gone, OSError) as error:
+            log.error("artifact_not_brought", model=version.model, version=version.version, reason=str(error))
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.look()
+            except (DBAPIError, Unavailable) as error:
+                # Requests and the runner meet the same outage, and report it.
+                log.debug("models_not_followed", error=" ".join(str(error).split()))
+            self._has_looked.set()
+            self._stopping.wait(LOOK_SECONDS)

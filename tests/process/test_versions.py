@@ -1,0 +1,189 @@
+"""Versions of models that come, take over and go, in all processes of servers that go on answering."""
+
+import http.client
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+from sqlalchemy import URL
+
+from app.versions import events
+from tests.process.conftest import Server, both_lanes
+from tests.waiting import wait_until
+
+MODEL = '''
+import os
+
+
+class Which:
+    """Tells the process that answers, and for whom."""
+
+    def load(self, artifact, *, breaks=False):
+        if breaks:
+            raise OSError("the weights are corrupt")
+
+    def predict(self, items):
+        return [{"pid": os.getpid()} for _ in items]
+'''
+ENTRY = """
+[[model]]
+name = "which"
+version = "{}"
+class = "which:Which"
+"""
+DEFAULT, BREAKS = "default = true\n", "options = { breaks = true }\n"
+PATH = "/v1/models/which/predict"
+BODY = orjson.dumps({"data": [{"a": 1}]})
+
+
+def prepare(server: Server, models: str) -> Server:
+    (server.directory / "which.py").write_text(MODEL)
+    server.declare(models)
+    return server
+
+
+def tell_reload(server: Server, models: str) -> None:
+    """Writes the file, and has it read, as `twofold models reload` does."""
+    server.declare(models)
+    with server.database.writing() as session:
+        events.tell_reload(session)
+
+
+def answering(server: Server) -> set[tuple[int, str]]:
+    """The processes that answer, each with the version it answers by; all web workers, very likely."""
+    told = set()
+    for _ in range(30):
+        status, answer = server.call("POST", PATH, BODY)
+        assert status == 200, answer
+        told.add((answer["prediction"][0]["pid"], answer["version"]))
+    return told
+
+
+def await_version(server: Server, version: str, seconds: float = 15.0) -> None:
+    """Until all web workers answer by this version."""
+    wait_until(
+        lambda: answering(server) == {(pid, version) for pid in server.web_workers()},
+        f"version {version} in all web workers",
+        seconds,
+    )
+
+
+def test_a_promotion_reaches_every_process_of_two_servers_and_outlives_them(
+    serve: Callable[[URL], Server], database_url: URL
+) -> None:
+    declared = ENTRY.format(1) + DEFAULT + ENTRY.format(2)
+    servers = [prepare(serve(database_url), declared) for _ in range(2)]
+    servers[1].lane = "wsgi"
+    servers[1].environment["TWOFOLD_RUNNER"] = "off"
+    for server in servers:
+        server.launch(server.command("-w", "2"))
+    for server in servers:
+        server.wait_ready()
+        await_version(server, "1")
+
+    status, answer = servers[0].call("POST", "/v1/models/which/versions/2/promote")
+
+    assert (status, answer) == (202, {"model": "which", "version": "2"})
+    for server in servers:
+        await_version(server, "2", 5)
+    victim = max(servers[0].web_workers())
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(servers[0].web_workers() - {victim}) == 2, "another web worker")
+    assert {version for _, version in answering(servers[0])} == {"2"}, "from its first answer on"
+
+    # The runner has what a reload brings, and leaves alone what it takes away.
+    tell_reload(servers[0], ENTRY.format(3) + ENTRY.format(2) + DEFAULT)
+    wait_until(lambda: [m["version"] for m in listed(servers[0])] == ["3", "2"], "the new version")
+    asked = {"model": "which", "version": "3", "data": [{"a": 1}]}
+    job = wait_until(lambda: made(servers[0], asked), "a web worker that has it")
+    assert servers[0].call("GET", f"/v1/jobs/{job['id']}?wait=20")[1]["status"] == "succeeded"
+    assert [server.stop() for server in servers] == [0, 0]
+
+
+def listed(server: Server) -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = server.call("GET", "/v1/models")[1]["data"]
+    return models
+
+
+def made(server: Server, asked: dict[str, Any]) -> dict[str, Any] | None:
+    status, job = server.call("POST", "/v1/jobs", asked)
+    return job if status == 202 else None
+
+
+@both_lanes
+def test_no_request_fails_while_models_are_swapped_broken_and_mended(sqlite_server: Server) -> None:
+    server = prepare(sqlite_server, ENTRY.format(1))
+    server.start("-w", "2")
+    server.wait_workers(2)
+    before = server.children()
+    assert server.process is not None
+
+    with requests_under_way(server) as versions:
+        server.declare(ENTRY.format(2))
+        server.process.send_signal(signal.SIGHUP)
+        await_version(server, "2")
+
+        tell_reload(server, ENTRY.format(3) + BREAKS)
+        wait_until(lambda: all(failed(server) for _ in range(12)), "both web workers to tell of the failure")
+        assert failed(server) == {"3": "OSError: the weights are corrupt"}
+        status, ready = server.call("GET", "/readyz")
+        assert (status, ready["models"]) == (
+            200,
+            {"which 3": "failed: OSError: the weights are corrupt", "which 2": "ready"},
+        )
+
+        server.declare("[[model]]\nname = 3\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.log_says("twofold: ")
+
+        for version in ("2", "1", "2", "1"):
+            tell_reload(server, ENTRY.format(version))
+            await_version(server, version)
+
+    assert set(versions) == {"1", "2"}
+    assert server.children() == before, "no process was replaced"
+    assert server.stop() == 0
+
+
+def failed(server: Server) -> dict[str, str]:
+    return {model["version"]: model["reason"] for model in listed(server) if model["state"] == "failed"}
+
+
+@contextmanager
+def requests_under_way(server: Server) -> Iterator[Counter[str]]:
+    """Keeps asking, on connections that are kept and on new ones; all must be answered, by versions that it counts."""
+    is_over = threading.Event()
+    versions: Counter[str] = Counter()
+    errors: list[Exception] = []
+
+    def ask(is_kept: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        try:
+            while not is_over.is_set():
+                connection.request("POST", PATH, BODY, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                answer = orjson.loads(response.read())
+                assert response.status == 200, answer
+                versions[answer["version"]] += 1
+                if not is_kept:
+                    connection.close()
+        except Exception as error:  # noqa: BLE001 — told below, in the test's thread
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=ask, args=[is_kept]) for is_kept in (True, True, False, False)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield versions
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(20)
+    assert errors == []
