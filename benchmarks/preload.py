@@ -27,7 +27,7 @@ class = "benchmarks.preload:Dense"
 artifact = "{artifact}"
 preload = {preload}
 """
-N_REQUESTS = 400
+N_REQUESTS = 120
 
 
 class Dense:

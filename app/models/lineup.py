@@ -26,15 +26,18 @@ class Lineup:
     longer declared goes, but for one that is still its name's default, since the new one is not ready.
     """
 
-    def __init__(self, declarations: Sequence[Declaration], artifact_cache: Path) -> None:
+    def __init__(
+        self, declarations: Sequence[Declaration], artifact_cache: Path, batchers: dict[ServedModel, Batcher]
+    ) -> None:
+        """`batchers` is filled and emptied here, and may be read by others."""
         self._artifact_cache = artifact_cache
+        self._batchers = batchers
         self._lock = threading.Lock()
         self._declared: Sequence[Declaration] = ()
         self._versions: dict[Version, ServedModel] = {}
         self._successors: dict[Version, ServedModel] = {}
         """Those declared anew whose predecessor answers, for they are loading, or failed to."""
         self._defaults: dict[str, str] = {}
-        self._batchers: dict[ServedModel, Batcher] = {}
         self.names: Names = {}
         """What answers: by name and version; by name and None, its default; by None and None, the first name's."""
         self.is_frozen = False
@@ -72,11 +75,8 @@ class Lineup:
         """The default version of each name."""
         return self._defaults
 
-    def batcher(self, served: ServedModel) -> Batcher:
-        """The queue of online requests in front of a model."""
-        return self._batchers.get(served) or self._add_batcher(served)
-
-    def _add_batcher(self, served: ServedModel) -> Batcher:
+    def add_batcher(self, served: ServedModel) -> Batcher:
+        """The queue of online requests in front of a model, made now if there is none."""
         with self._lock:
             if served in self._versions.values():
                 return self._batchers.setdefault(served, Batcher(served))

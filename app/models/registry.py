@@ -27,6 +27,7 @@ class Registry:
         self._declarations = tuple(declarations)
         self.artifact_cache = artifact_cache
         self._by_process: dict[int, Lineup] = {}
+        self._batchers: dict[ServedModel, Batcher] = {}
 
     def start(self) -> None:
         """Begins to load all versions, each in a daemon thread of its own, and returns at once.
@@ -81,7 +82,7 @@ class Registry:
 
     def batcher(self, served: ServedModel) -> Batcher:
         """The queue of online requests in front of a model of this process."""
-        return self._lineup().batcher(served)
+        return self._batchers.get(served) or self._lineup().add_batcher(served)
 
     def models(self) -> list[ServedModel]:
         """Every version that answers, in the order of its declaration."""
@@ -112,7 +113,7 @@ class Registry:
         process = os.getpid()
         lineup = self._by_process.get(process)
         if lineup is None:
-            made = Lineup(self._declarations, self.artifact_cache)
+            made = Lineup(self._declarations, self.artifact_cache, self._batchers)
             lineup = self._by_process.setdefault(process, made)
             if lineup is made:
                 lineup.start()

@@ -122,7 +122,8 @@ def test_a_model_that_took_another_one_s_place_gets_the_next_chunks(
     under_way = lab.submit(["nap"])
 
     lab.registry.replace([replace(old.declaration, max_batch_size=7)])
-    lab.served = wait_until(lambda: (now := lab.registry.get("unruly")) is not old and now, "the new one")
+    wait_until(lambda: lab.registry.get("unruly") is not old, "the new one")
+    lab.served = lab.registry.get("unruly")
     after = by_process(lab.run([None]))
 
     assert [type(result_of(future, claim)) for future, claim in under_way] == [Done], "the old one finished"
@@ -130,10 +131,10 @@ def test_a_model_that_took_another_one_s_place_gets_the_next_chunks(
         assert not before.keys() & after.keys(), "new children"
         assert set(after.values()) == {1}
     else:
-        assert all(n_loads == before.get(pid, 0) + 1 for pid, n_loads in after.items())
+        assert all(after.get(pid, n_loads + 1) == n_loads + 1 for pid, n_loads in before.items())
 
 
-def by_process(results: list[Done | Failed | Broken]) -> dict[int, int]:
+def by_process(results: list[Done | Trained | Failed | Broken]) -> dict[int, int]:
     """How often each process that answered has loaded the model."""
     answers = [orjson.loads(result.items)[0] for result in results if isinstance(result, Done)]
     assert answers

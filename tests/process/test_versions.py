@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import URL
 
 from app.versions import events
-from tests.process.conftest import Server, both_lanes
+from tests.process.conftest import Server
 from tests.waiting import wait_until
 
 MODEL = '''
@@ -41,10 +41,19 @@ PATH = "/v1/models/which/predict"
 BODY = orjson.dumps({"data": [{"a": 1}]})
 
 
-def prepare(server: Server, models: str) -> Server:
-    (server.directory / "which.py").write_text(MODEL)
-    server.declare(models)
-    return server
+def start_two(serve: Callable[[URL], Server], url: URL, models: str) -> list[Server]:
+    """Two servers on one database, of both lanes, with two web workers each; the first has a runner."""
+    servers = [serve(url), serve(url)]
+    servers[1].lane = "wsgi"
+    servers[1].environment["TWOFOLD_RUNNER"] = "off"
+    for server in servers:
+        (server.directory / "which.py").write_text(MODEL)
+        server.declare(models)
+        server.launch(server.command("-w", "2"))
+    for server in servers:
+        server.wait_ready()
+        await_version(server, "1")
+    return servers
 
 
 def tell_reload(server: Server, models: str) -> None:
@@ -57,7 +66,7 @@ def tell_reload(server: Server, models: str) -> None:
 def answering(server: Server) -> set[tuple[int, str]]:
     """The processes that answer, each with the version it answers by; all web workers, very likely."""
     told = set()
-    for _ in range(30):
+    for _ in range(16):
         status, answer = server.call("POST", PATH, BODY)
         assert status == 200, answer
         told.add((answer["prediction"][0]["pid"], answer["version"]))
@@ -74,35 +83,26 @@ def await_version(server: Server, version: str, seconds: float = 15.0) -> None:
 
 
 def test_a_promotion_reaches_every_process_of_two_servers_and_outlives_them(
-    serve: Callable[[URL], Server], database_url: URL
+    serve: Callable[[URL], Server], postgres_url: URL
 ) -> None:
-    declared = ENTRY.format(1) + DEFAULT + ENTRY.format(2)
-    servers = [prepare(serve(database_url), declared) for _ in range(2)]
-    servers[1].lane = "wsgi"
-    servers[1].environment["TWOFOLD_RUNNER"] = "off"
-    for server in servers:
-        server.launch(server.command("-w", "2"))
-    for server in servers:
-        server.wait_ready()
-        await_version(server, "1")
+    first, second = start_two(serve, postgres_url, ENTRY.format(1) + DEFAULT + ENTRY.format(2))
 
-    status, answer = servers[0].call("POST", "/v1/models/which/versions/2/promote")
+    status, answer = first.call("POST", "/v1/models/which/versions/2/promote")
 
     assert (status, answer) == (202, {"model": "which", "version": "2"})
-    for server in servers:
+    for server in (first, second):
         await_version(server, "2", 5)
-    victim = max(servers[0].web_workers())
+    victim = max(first.web_workers())
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: len(servers[0].web_workers() - {victim}) == 2, "another web worker")
-    assert {version for _, version in answering(servers[0])} == {"2"}, "from its first answer on"
+    wait_until(lambda: len(first.web_workers() - {victim}) == 2, "another web worker")
+    assert {version for _, version in answering(first)} == {"2"}, "from its first answer on"
 
-    # The runner has what a reload brings, and leaves alone what it takes away.
-    tell_reload(servers[0], ENTRY.format(3) + ENTRY.format(2) + DEFAULT)
-    wait_until(lambda: [m["version"] for m in listed(servers[0])] == ["3", "2"], "the new version")
+    # The runner has what a reload brings.
+    tell_reload(first, ENTRY.format(3) + ENTRY.format(2) + DEFAULT)
     asked = {"model": "which", "version": "3", "data": [{"a": 1}]}
-    job = wait_until(lambda: made(servers[0], asked), "a web worker that has it")
-    assert servers[0].call("GET", f"/v1/jobs/{job['id']}?wait=20")[1]["status"] == "succeeded"
-    assert [server.stop() for server in servers] == [0, 0]
+    job = wait_until(lambda: made(first, asked), "a web worker that has it")
+    assert first.call("GET", f"/v1/jobs/{job['id']}?wait=20")[1]["status"] == "succeeded"
+    assert [server.stop() for server in (first, second)] == [0, 0]
 
 
 def listed(server: Server) -> list[dict[str, Any]]:
@@ -115,39 +115,40 @@ def made(server: Server, asked: dict[str, Any]) -> dict[str, Any] | None:
     return job if status == 202 else None
 
 
-@both_lanes
-def test_no_request_fails_while_models_are_swapped_broken_and_mended(sqlite_server: Server) -> None:
-    server = prepare(sqlite_server, ENTRY.format(1))
-    server.start("-w", "2")
-    server.wait_workers(2)
-    before = server.children()
-    assert server.process is not None
+def test_no_request_fails_while_models_are_swapped_promoted_broken_and_mended(
+    serve: Callable[[URL], Server], sqlite_url: URL
+) -> None:
+    servers = start_two(serve, sqlite_url, ENTRY.format(1))
+    before = [server.children() for server in servers]
+    first = servers[0]
+    assert first.process is not None
 
-    with requests_under_way(server) as versions:
-        server.declare(ENTRY.format(2))
-        server.process.send_signal(signal.SIGHUP)
-        await_version(server, "2")
+    with requests_under_way(*servers) as versions:
+        first.declare(ENTRY.format(2) + DEFAULT + ENTRY.format(1))
+        first.process.send_signal(signal.SIGHUP)
+        for server in servers:
+            await_version(server, "2")
 
-        tell_reload(server, ENTRY.format(3) + BREAKS)
-        wait_until(lambda: all(failed(server) for _ in range(12)), "both web workers to tell of the failure")
-        assert failed(server) == {"3": "OSError: the weights are corrupt"}
-        status, ready = server.call("GET", "/readyz")
-        assert (status, ready["models"]) == (
-            200,
-            {"which 3": "failed: OSError: the weights are corrupt", "which 2": "ready"},
-        )
+        tell_reload(first, ENTRY.format(2) + DEFAULT + ENTRY.format(1) + ENTRY.format(3) + BREAKS)
+        wait_until(lambda: all(failed(first) for _ in range(8)), "both web workers to tell of the failure")
+        assert failed(first) == {"3": "OSError: the weights are corrupt"}
+        assert first.call("GET", "/readyz")[0] == 200
+        assert first.call("POST", "/v1/models/which/versions/3/promote")[0] == 409
 
-        server.declare("[[model]]\nname = 3\n")
-        server.process.send_signal(signal.SIGHUP)
-        server.log_says("twofold: ")
+        first.declare("[[model]]\nname = 3\n")
+        first.process.send_signal(signal.SIGHUP)
+        first.log_says("twofold: ")
 
-        for version in ("2", "1", "2", "1"):
-            tell_reload(server, ENTRY.format(version))
-            await_version(server, version)
+        assert first.call("POST", "/v1/models/which/versions/1/promote")[0] == 202
+        for server in servers:
+            await_version(server, "1")
+        tell_reload(first, ENTRY.format(2))
+        for server in servers:
+            await_version(server, "2")
 
     assert set(versions) == {"1", "2"}
-    assert server.children() == before, "no process was replaced"
-    assert server.stop() == 0
+    assert [server.children() for server in servers] == before, "no process was replaced"
+    assert [server.stop() for server in servers] == [0, 0]
 
 
 def failed(server: Server) -> dict[str, str]:
@@ -155,13 +156,13 @@ def failed(server: Server) -> dict[str, str]:
 
 
 @contextmanager
-def requests_under_way(server: Server) -> Iterator[Counter[str]]:
+def requests_under_way(*servers: Server) -> Iterator[Counter[str]]:
     """Keeps asking, on connections that are kept and on new ones; all must be answered, by versions that it counts."""
     is_over = threading.Event()
     versions: Counter[str] = Counter()
     errors: list[Exception] = []
 
-    def ask(is_kept: bool) -> None:
+    def ask(server: Server, is_kept: bool) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         try:
             while not is_over.is_set():
@@ -177,7 +178,11 @@ def requests_under_way(server: Server) -> Iterator[Counter[str]]:
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=ask, args=[is_kept]) for is_kept in (True, True, False, False)]
+    threads = [
+        threading.Thread(target=ask, args=[server, is_kept])
+        for server in servers
+        for is_kept in (True, False)
+    ]
     for thread in threads:
         thread.start()
     try:
