@@ -7,13 +7,16 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.models.artifact_cache import place
+from app.models.artifacts import DEFAULT_CACHE
 from app.models.declarations import Declaration, read_declarations
 from app.tables import ModelVersion
 from app.versions.events import Promotion, promotions
 from app.versions.trained import served_versions
 
 
-def served_declarations(session: Session, models_file: Path, artifact_cache: Path) -> tuple[Declaration, ...]:
+def served_declarations(
+    session: Session, models_file: Path, artifact_cache: Path = DEFAULT_CACHE
+) -> tuple[Declaration, ...]:
     """What every process is to serve now, with one default for each name; `ConfigurationError` if the file is wrong.
 
     The one place where this is decided. Trained versions are declared with the place in `artifact_cache` that their

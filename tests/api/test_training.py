@@ -1,11 +1,16 @@
 """Training by the same three steps: upload labelled items, make a job, and see what came of it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
+from app.db import Database
 from app.runner import Runner
+from app.tables import ArtifactPart
+from app.versions.follower import Follower
 from tests.api.conftest import Client, MakeApp, client_of, ended, make_job, refused, services_of
 
 DECLARED = """
@@ -23,8 +28,8 @@ LABELED = [{"text": text, "label": label} for text, label in zip("abcdefgh", "xy
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Flask:
-    app = make_app(DECLARED)
+def app(make_app: MakeApp, tmp_path: Path) -> Flask:
+    app = make_app(DECLARED, artifact_cache=tmp_path / "cache")
     client_of(app).get("/readyz")  # begins to load
     return app
 
@@ -34,6 +39,14 @@ def client(app: Flask) -> Client:
     for served in services_of(app).registry.models():
         served.wait_ready(10)
     return client_of(app)
+
+
+def follow(app: Flask) -> None:
+    """Has the app's process see what was promoted and removed, and waits for what that loads."""
+    here = services_of(app)
+    Follower(here.database, here.registry, here.settings.models_file).look()
+    for served in here.registry.models():
+        served.wait_ready(10)
 
 
 def train(client: Client, model: str = "pupil", **body: Any) -> dict[str, Any]:
@@ -91,3 +104,71 @@ def test_an_untrained_version_is_told_of_and_does_not_predict(client: Client) ->
     body = {"data": [{"text": "a"}]}
     refused(client.post("/v1/models/pupil/predict", json=body), 409, "model pupil 0 is untrained")
     refused(client.post("/v1/jobs", json=body | {"model": "pupil"}), 409, "model pupil 0 is untrained")
+
+
+def test_trained_versions_are_compared_promoted_and_served_side_by_side_until_they_are_removed(
+    app: Flask, client: Client, runner: Runner, tmp_path: Path
+) -> None:
+    job = train(client)
+    train(client, data=[{"text": "a", "label": "z"}])
+
+    def versions() -> list[tuple[str, str, bool]]:
+        listed = client.get("/v1/models/pupil/versions").json["data"]
+        return [(each["version"], each["state"], each["default"]) for each in listed]
+
+    def predicted(path: str) -> tuple[str, str]:
+        answer = client.post(f"/v1/models/pupil{path}/predict", json={"data": [{"text": "a"}]})
+        assert answer.status_code == 200, answer.text
+        return answer.json["version"], answer.json["prediction"][0]["guess"]
+
+    def promote(version: str) -> None:
+        assert client.post(f"/v1/models/pupil/versions/{version}/promote").status_code == 202
+        follow(app)
+
+    assert versions() == [("0", "untrained", True), ("t1", "unserved", False), ("t2", "unserved", False)]
+    made = client.get("/v1/models/pupil/versions/t1").json["trained"]
+    assert (made["parent"], made["job_id"], made["input_id"]) == ("0", job["id"], job["input_id"])
+    assert (made["metrics"], made["n_items"], made["promoted_at"]) == (job["trained"]["metrics"], 8, None)
+    assert client.get("/v1/models/pupil/versions/0").json["trained"] is None
+    refused(client.post("/v1/models/pupil/versions/t1/predict", json={"data": []}), 404, "no version 't1'")
+
+    promote("t1")
+    assert versions() == [("0", "untrained", False), ("t1", "ready", True), ("t2", "unserved", False)]
+    assert predicted("") == ("t1", "y")
+    (brought,) = (tmp_path / "cache" / "sha256").iterdir()
+    assert brought.name == made["sha256"]
+    batch = ended(client, "pupil", data=[{"text": "a"}])
+    assert (batch["version"], batch["status"]) == ("t1", "succeeded")
+
+    promote("t2")
+    assert (predicted(""), predicted("/versions/t1")) == (("t2", "z"), ("t1", "y"))
+    assert train(client)["version"] == "t2"  # trained versions train too, by the class of their entry
+    assert client.get("/v1/models/pupil/versions/t3").json["trained"]["parent"] == "t2"
+
+    refused(client.delete("/v1/models/pupil/versions/t2"), 409, "is the default of pupil")
+    assert client.delete("/v1/models/pupil/versions/t1").status_code == 204
+    follow(app)
+    assert versions() == [("0", "untrained", False), ("t2", "ready", True), ("t3", "unserved", False)]
+    refused(client.post("/v1/models/pupil/versions/t1/predict", json={"data": []}), 404, "no version 't1'")
+    refused(client.delete("/v1/models/pupil/versions/t1"), 410, "was removed")
+
+
+def test_what_cannot_predict_is_not_promoted_or_removed(client: Client) -> None:
+    refused(client.post("/v1/models/pupil/versions/0/promote"), 409, "is untrained")
+    refused(client.post("/v1/models/pupil/versions/t1/promote"), 404, "no version 't1'")
+    refused(client.delete("/v1/models/pupil/versions/0"), 404, "no training made a version '0'")
+
+
+def test_an_artifact_that_is_not_what_was_trained_is_not_loaded_and_told_of(
+    app: Flask, client: Client, runner: Runner, database: Database
+) -> None:
+    train(client)
+    with database.writing() as session:
+        session.execute(update(ArtifactPart).values(content=b'{"guess":"evil"}'))
+
+    assert client.post("/v1/models/pupil/versions/t1/promote").status_code == 202
+    follow(app)
+
+    told = client.get("/v1/models/pupil/versions/t1").json
+    assert told["state"] == "failed"
+    assert "does not exist" in told["reason"]
