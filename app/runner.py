@@ -22,17 +22,19 @@ from app.db import Database, is_away
 from app.errors import Unavailable
 from app.executors import ChunkExecutor, make_executor
 from app.executors.outcomes import result_of, storable
+from app.executors.work import Work, work_of
 from app.jobs import control, presence, queue, rescue
 from app.jobs.claims import TRANSIENT, Broken, Claim
 from app.jobs.ids import new_id
 from app.jobs.leases import Leases
 from app.jobs.retry import is_on_trial
-from app.jobs.states import queue_of
 from app.jobs.upkeep import Upkeep
 from app.jobs.wakeup import Wakeup
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch
+from app.tables import JobKind
+from app.tasks.kinds import TaskAnswer, limit_seconds
+from app.tasks.predict import Stopwatch
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +68,8 @@ class Runner:
         self._leases = Leases(database, self.id, settings.lease_seconds)
         self._upkeep = Upkeep(database, registry, settings, self.id)
         self._heartbeat = heartbeat
-        self._running: dict[Future[ChunkAnswer], Claim] = {}
-        self._stopwatches: dict[Future[ChunkAnswer], Stopwatch] = {}
+        self._running: dict[Future[TaskAnswer], Claim] = {}
+        self._stopwatches: dict[Future[TaskAnswer], Stopwatch] = {}
         self._limits: dict[str, float | None] = {}  # of the queues that chunks were taken from
         self._claims_per_slot: dict[str, int] = {}
         self._committed_at = 0.0
@@ -119,7 +121,11 @@ class Runner:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         self._keep()
         self._rescue()
-        if self._leases.is_trusted and (room := self._room(self._models())) and self._is_due(room):
+        if (
+            self._leases.is_trusted
+            and (room := self._room(work_of(self._registry.models())))
+            and self._is_due(room)
+        ):
             with self._claiming() as session:
                 self._claim_due(session)
         return min(self._settings.poll_seconds, self._upkeep.tend())
@@ -166,31 +172,32 @@ class Runner:
 
     def _has_work_ahead(self) -> bool:
         open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
-        slots = {name: self._executor.slots(served) for name, served in self._models().items()}
+        slots = {
+            name: self._executor.slots(work.served)
+            if work.kind is JobKind.PREDICT
+            else 0  # none waits behind it
+            for name, work in work_of(self._registry.models()).items()
+        }
         return bool(open_chunks) and all(
             n_open > slots.get(name, n_open)  # of a model that has gone, nothing more can be ahead
             for name, n_open in open_chunks.items()
         )
 
-    def _models(self) -> dict[str, ServedModel]:
-        """What this process serves at the moment, by queue: another may take its place at any time."""
-        return {
-            queue_of(served.declaration.name, served.declaration.version): served
-            for served in self._registry.models()
-        }
-
-    def _room(self, models: Mapping[str, ServedModel]) -> dict[str, int]:
-        """How many chunks could be claimed from the queue of each model now; empty if none could."""
+    def _room(self, works: Mapping[str, Work]) -> dict[str, int]:
+        """How many chunks could be claimed from each queue now; empty if none could."""
         held = self._held()
         if any(map(self._is_on_trial, held)):
             return {}
         free_threads = self._settings.runner_threads - len(held)
         taken = Counter(claim.queue for claim in held)
         room = {}
-        for name, served in models.items():
+        for name, work in works.items():
+            served = work.served
             if served.state != "loading":
                 per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
-                room[name] = min(free_threads, per_slot * self._executor.slots(served) - taken[name])
+                # Of trainings one at a time: a claim brings a whole input, which another runner might begin with now.
+                most = per_slot * self._executor.slots(served) if work.kind is JobKind.PREDICT else 1
+                room[name] = min(free_threads, most - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
     def _is_due(self, room: Collection[str]) -> bool:
@@ -214,14 +221,14 @@ class Runner:
             stopwatch = Stopwatch()
             future = self._executor.submit(served, claim, stopwatch)
             self._running[future] = claim
-            self._limits[claim.queue] = served.declaration.chunk_timeout_seconds
+            self._limits[claim.queue] = limit_seconds(served.declaration, claim.kind)
             self._stopwatches[future] = stopwatch
             future.add_done_callback(lambda _: self.wake())
 
     def _claim_due(self, session: Session) -> None:
-        """Claims what there is room for, oldest first. The chunks of a model that failed to load are not run."""
-        models = self._models()
-        while (room := self._room(models)) and (head := queue.oldest(session, room)) is not None:
+        """Claims what there is room for, oldest first. Chunks that a model cannot run are refused."""
+        works = work_of(self._registry.models())
+        while (room := self._room(works)) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does
             claims = queue.claim(
@@ -234,10 +241,10 @@ class Runner:
             claims = self._up_to_a_trial(session, claims)
             if not claims:
                 break  # others were faster
-            served = models[head.queue]
-            if served.state == "failed":
+            served, trouble = works[head.queue].served, works[head.queue].trouble
+            if trouble is not None:
                 queue.begin(session, claims, runner_id=self.id)
-                self._refuse(session, claims, storable(f"{served} failed to load: {served.reason}"))
+                self._refuse(session, claims, storable(trouble))
             else:
                 self._claimed += [(served, claim) for claim in claims]
         queue.begin(session, [claim for _, claim in self._claimed], runner_id=self.id)
@@ -308,7 +315,7 @@ class Runner:
     def _break_off(self, session: Session, broken: list[Broken]) -> None:
         rescue.break_off(session, broken, runner_id=self.id, max_attempts=self._settings.max_attempts)
 
-    def _forget(self, future: Future[ChunkAnswer]) -> Claim:
+    def _forget(self, future: Future[TaskAnswer]) -> Claim:
         self._stopwatches.pop(future)
         claim = self._running.pop(future)
         self._leases.drop(claim)
@@ -383,6 +390,6 @@ class Runner:
         return 0.0
 
 
-def _call_off(future: Future[ChunkAnswer]) -> bool:
+def _call_off(future: Future[TaskAnswer]) -> bool:
     """Cancels what has not begun; a process pool's `cancel` would also kill what has."""
     return not future.running() and future.cancel()

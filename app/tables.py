@@ -5,14 +5,17 @@ Payloads (`input_chunks.items`, `outputs.items`) stay out of the rows that the q
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -23,6 +26,13 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.columns import BigSerial, Id, Payload, UtcDateTime
+
+
+class JobKind(StrEnum):
+    """What a job is: predictions for the items of its input, or a new version of the model made from them."""
+
+    PREDICT = "predict"
+    TRAIN = "train"
 
 
 class JobState(StrEnum):
@@ -139,7 +149,7 @@ class InputChunk(Row):
 class Job(Row):
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint("kind IN ('predict', 'train')", name="kind_known"),
+        CheckConstraint(_one_of("kind", JobKind), name="kind_known"),
         CheckConstraint(_one_of("status", JobState), name="status_known"),
         CheckConstraint(
             f"({_one_of('status', TERMINAL_JOB_STATES)}) = (finished_at IS NOT NULL)",
@@ -194,6 +204,9 @@ class Job(Row):
     error: Mapped[str | None] = mapped_column(Text, comment="why the job as a whole failed")
     owner: Mapped[str] = mapped_column(Text, server_default="", comment="whose it is; empty without keys")
     max_errors: Mapped[int | None] = mapped_column(Integer, comment="it fails early with more item errors")
+    options: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True), comment="of a train job: what train is given besides the items"
+    )
     idempotency_key: Mapped[str | None] = mapped_column(
         Text, comment="the client's, of the request that made it"
     )
@@ -450,3 +463,53 @@ class ModelEvent(Row):
     kind: Mapped[str] = mapped_column(Text, comment="reloaded: read models.toml again; or promoted")
     model: Mapped[str | None] = mapped_column(Text, comment="whose default moved, if it is a promotion")
     version: Mapped[str | None] = mapped_column(Text, comment="the new default, if it is a promotion")
+
+
+class ModelVersion(Row):
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("job_id"),
+        CheckConstraint("form IN ('file', 'folder')", name="form_known"),
+        {
+            "comment": "Versions of models that train jobs made, and where each came from. Rows are never deleted."
+        },
+    )
+
+    model: Mapped[str] = mapped_column(Text, primary_key=True, comment="the model's name")
+    version: Mapped[str] = mapped_column(Text, primary_key=True, comment="t1, t2, t3 … of the model")
+    parent: Mapped[str] = mapped_column(Text, comment="the version whose class trained it")
+    entry: Mapped[str] = mapped_column(
+        Text, comment="the version in models.toml whose class and settings it has"
+    )
+    job_id: Mapped[str] = mapped_column(Id, comment="the job that trained it")
+    input_id: Mapped[str] = mapped_column(Id, comment="the input it was trained on")
+    n_items: Mapped[int] = mapped_column(Integer, comment="items of that input")
+    options: Mapped[dict[str, Any]] = mapped_column(JSON, comment="what train was given besides them")
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON, comment="what train returned")
+    sha256: Mapped[str] = mapped_column(
+        String(64), comment="hex digest of its artifact, as models.toml has it"
+    )
+    form: Mapped[str] = mapped_column(Text, comment="file; or folder, whose parts make a tar")
+    n_bytes: Mapped[int] = mapped_column(BigInteger, comment="bytes of its parts")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when its training ended")
+    promoted_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="when it was first promoted: from then on it is served"
+    )
+    removed_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="when it was removed, and its parts deleted"
+    )
+
+
+class ArtifactPart(Row):
+    __tablename__ = "artifact_parts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["model", "version"], [ModelVersion.model, ModelVersion.version], ondelete="CASCADE"
+        ),
+        {"comment": "The artifacts of trained versions, a megabyte a row."},
+    )
+
+    model: Mapped[str] = mapped_column(Text, primary_key=True, comment="the model's name")
+    version: Mapped[str] = mapped_column(Text, primary_key=True, comment="its version")
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, comment="0, 1, 2 … within the artifact")
+    content: Mapped[bytes] = mapped_column(LargeBinary, comment="the next bytes of it")

@@ -51,6 +51,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "max_request_bytes": ("10", 10),
         "max_upload_bytes": ("5000000000", 5_000_000_000),
         "max_items": ("11", 11),
+        "max_artifact_bytes": ("12", 12),
         "web_threads": ("3", 3),
         "runner_nice": ("0", 0),
         "model_threads": ("2", 2),

@@ -31,7 +31,9 @@ class Readiness(Schema):
     models = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
-        metadata={"description": "ready, loading, or why it failed; so too what is to take its place"},
+        metadata={
+            "description": "ready, loading, untrained, or why it failed; so too what is to take its place"
+        },
     )
     runners_in_trouble = fields.Dict(
         keys=fields.String(),

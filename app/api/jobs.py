@@ -1,12 +1,13 @@
 """Jobs: made, watched and canceled."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import orjson
 from flask import Response, request, url_for
+from sqlalchemy.orm import Session
 from structlog.contextvars import bind_contextvars
 
 from app.api.blueprints import Blueprint
@@ -22,12 +23,14 @@ from app.api.schemas import (
     Repeatable,
 )
 from app.api.services import services
-from app.errors import FieldError, Invalid
+from app.errors import Conflict, FieldError, Invalid
 from app.jobs import again, control, history
 from app.jobs.ids import is_id, new_id
 from app.jobs.uploads import receive_items
 from app.models.declarations import Declaration
-from app.tables import TERMINAL_JOB_STATES, Job, JobState
+from app.models.training import require_trainable
+from app.tables import TERMINAL_JOB_STATES, Job, JobKind, JobState
+from app.versions.trained import versions_of_jobs
 
 blueprint = Blueprint("jobs", __name__, description="Runs of a model over an input")
 
@@ -81,9 +84,8 @@ def list_jobs(query: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, 
     wanted = {name: query.get(name) for name in ("status", "model", "input_id")}
     with services().database.reading() as session:
         rows = history.list_jobs(session, limit=query["limit"] + 1, before=query.get("cursor"), **wanted)
-        now = history.database_time(session)
-    page, headers = page_of(rows, query["limit"])
-    return {"data": [_describe(job, now) for job in page]}, 200, headers
+        page, headers = page_of(rows, query["limit"])
+        return {"data": _describe(session, page)}, 200, headers
 
 
 @blueprint.get("/v1/jobs/<job_id>")
@@ -166,7 +168,13 @@ def make(
             made = control.find(session, request_sha256=sha256, owner="", key=key, job_id=job_id)
             if made is not None:
                 return made, False
-        model = here.registry.get(wanted["model"], wanted.get("version")).declaration
+        served = here.registry.get(wanted["model"], wanted.get("version"))
+        model, options = served.declaration, wanted.get("options")
+        if wanted["kind"] is JobKind.TRAIN:
+            options = options or {}
+            require_trainable(served, options)
+        elif served.state == "untrained":
+            raise Conflict(served.untrained)
         input_id = wanted.get("input_id")
         if input_id is None:
             input_id = receive_items(session, wanted["data"], limits(here.settings))
@@ -176,6 +184,8 @@ def make(
             model=model.name,
             version=model.version,
             input_id=input_id,
+            kind=wanted["kind"],
+            options=options,
             window=here.settings.job_window,
             priority=wanted["priority"],
             run_at=wanted["run_at"],
@@ -194,11 +204,20 @@ def _headers(job_id: str) -> dict[str, str]:
 
 def _read(job_id: str) -> dict[str, Any]:
     with services().database.reading() as session:
-        return _describe(history.get_job(session, job_id), history.database_time(session))
+        (described,) = _describe(session, [history.get_job(session, job_id)])
+    return described
 
 
-def _describe(job: Job, now: datetime) -> dict[str, Any]:
-    """What `JobSchema` writes: the row, and what follows from it at `now`, the database's time."""
+def _describe(session: Session, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """What `JobSchema` writes of each."""
+    now = history.database_time(session)
+    trainings = [job.id for job in jobs if job.kind == JobKind.TRAIN and job.status == JobState.SUCCEEDED]
+    versions = versions_of_jobs(session, trainings) if trainings else {}
+    return [_described(job, now) | {"trained": versions.get(job.id)} for job in jobs]
+
+
+def _described(job: Job, now: datetime) -> dict[str, Any]:
+    """The row, and what follows from it at `now`, the database's time."""
     n_ended = job.n_succeeded + job.n_errored + job.n_canceled
     eta_seconds = None
     if job.status == JobState.RUNNING and job.started_at is not None and n_ended:

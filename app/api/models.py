@@ -9,8 +9,9 @@ from app.api.online import answer_online
 from app.api.schemas import Items, JobSchema, ModelList, ModelSchema, Predictions, Preferred, PromotionSchema
 from app.api.services import services
 from app.errors import Conflict
+from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.versions import events
+from app.versions import events, trained
 
 ITEMS = {"required": True, "content": {"application/json": {"schema": Items}}}
 
@@ -34,20 +35,38 @@ def get_model(model: str) -> dict[str, Any]:
 
 @blueprint.get("/v1/models/<model>/versions")
 @blueprint.response(200, ModelList)
-@blueprint.problems(404)
+@blueprint.problems(404, 503)
 def list_versions(model: str) -> dict[str, Any]:
-    """All versions of a model that are served here."""
-    registry = services().registry
-    registry.get(model)
-    return {"data": [_describe(served) for served in registry.versions(model)]}
+    """All versions of a model: those that are served here, and trained ones that were never promoted ("unserved")."""
+    return {"data": _describe_versions(model)}
 
 
 @blueprint.get("/v1/models/<model>/versions/<version>")
 @blueprint.response(200, ModelSchema)
-@blueprint.problems(404)
+@blueprint.problems(404, 503)
 def get_version(model: str, version: str) -> dict[str, Any]:
-    """One version of a model."""
-    return _describe(services().registry.get(model, version))
+    """One version of a model; of a trained one, its metrics and where it came from."""
+    found = [each for each in _describe_versions(model) if each["version"] == version]
+    return found[0] if found else _describe(services().registry.get(model, version))
+
+
+@blueprint.delete("/v1/models/<model>/versions/<version>")
+@blueprint.response(204)
+@blueprint.problems(404, 409, 410, 503)
+def delete_version(model: str, version: str) -> Response:
+    """Removes a trained version that is not the default, and its artifact; every process serves it no more.
+
+    What is known of it stays in the database, and its name does not come again.
+    """
+    here = services()
+    here.database.require_current_schema()
+    with here.database.writing() as session:
+        promotion = events.promotions(session).get(model)
+        if promotion is not None and promotion.version == version:
+            raise Conflict(f"version {version} is the default of {model}: promote another one first")
+        trained.remove(session, model, version)
+        events.tell_reload(session)
+    return Response(status=204)
 
 
 @blueprint.post("/v1/models/<model>/versions/<version>/promote")
@@ -57,14 +76,18 @@ def promote_version(model: str, version: str) -> tuple[dict[str, str], int]:
     """Makes a version the model's default, in every process of every host that uses this database.
 
     Each follows within about two seconds, as soon as it has the version ready; until then it serves the default it
-    had. The last promotion of a model holds, whatever `models.toml` calls the default.
+    had. The last promotion of a model holds, whatever `models.toml` calls the default. A trained version is served from
+    its first promotion on.
     """
     here = services()
     here.database.require_current_schema()
-    served = here.registry.get(model, version)
-    if served.state == "failed":
-        raise Conflict(f"{served} failed to load: {served.reason}")
     with here.database.writing() as session:
+        made = trained.find(session, model, version)
+        if made is None or made.promoted_at is not None:
+            _require_promotable(here.registry, model, version, is_trained=made is not None)
+        else:
+            here.registry.get(model, made.entry)  # without it nothing says which class it is of
+            trained.serve(session, model, version)
         events.promote(session, model, version)
     return {"model": model, "version": version}, 202
 
@@ -93,6 +116,33 @@ def predict_online(_headers: dict[str, str], model: str) -> Response:
 def predict_online_by_version(_headers: dict[str, str], model: str, version: str) -> Response:
     """The same by one version, whichever is the default: to compare it before it is promoted."""
     return answer_online(services().registry.get(model, version))
+
+
+def _require_promotable(registry: Registry, model: str, version: str, *, is_trained: bool) -> None:
+    """`NotFound` if it is not served here, `Conflict` if it cannot predict here."""
+    if is_trained and version not in [served.declaration.version for served in registry.versions(model)]:
+        return  # it was promoted a moment ago, and is about to be served
+    served = registry.get(model, version)
+    if served.state == "failed":
+        raise Conflict(f"{served} failed to load: {served.reason}")
+    if served.state == "untrained":
+        raise Conflict(served.untrained)
+
+
+def _describe_versions(model: str) -> list[dict[str, Any]]:
+    here = services()
+    here.registry.get(model)
+    here.database.require_current_schema()
+    with here.database.reading() as session:
+        made = {row.version: row for row in trained.list_versions(session, model)}
+    served = [
+        _describe(each) | {"trained": made.pop(each.declaration.version, None)}
+        for each in here.registry.versions(model)
+    ]
+    return served + [
+        {"name": model, "version": row.version, "default": False, "state": "unserved", "trained": row}
+        for row in made.values()
+    ]
 
 
 def _describe(served: ServedModel) -> dict[str, Any]:

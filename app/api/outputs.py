@@ -76,6 +76,7 @@ def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
     database = services().database
     with database.reading() as session:
         job = history.get_job(session, checked_id(job_id, "job"))
+        history.require_predictions(job)
         if job.status not in TERMINAL_JOB_STATES and not query["is_partial"]:
             raise Conflict(
                 f"job {job_id} is {job.status}: wait until it is done, or ask for ?partial=true",
@@ -105,12 +106,14 @@ def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
 
 @blueprint.get("/v1/jobs/<job_id>/errors")
 @blueprint.doc(responses={200: {"description": "One error a line", "content": media(Format.NDJSON)}})
-@blueprint.problems(404, 406, 410)
+@blueprint.problems(404, 406, 409, 410)
 def get_errors(job_id: str) -> Response:
     """The items without a prediction, and why: NDJSON lines `{"index", "code", "message"}` in input order."""
     database = services().database
     with database.reading() as session:
-        history.require_kept(history.get_job(session, checked_id(job_id, "job")))
+        job = history.get_job(session, checked_id(job_id, "job"))
+        history.require_predictions(job)
+        history.require_kept(job)
     lines = (
         orjson.dumps({"index": index, "code": code, "message": message}) + b"\n"
         for index, code, message in history.iterate_errors(database, job_id)

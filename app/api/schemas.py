@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 
 from app.jobs.ids import is_id
 from app.models.declarations import NAME
-from app.tables import JobState
+from app.tables import JobKind, JobState
 
 MAX_PAGE = 1000
 MAX_NAME = 255
@@ -95,16 +95,37 @@ class Successor(Schema):
     reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
 
 
+class TrainedSchema(Schema):
+    version = fields.String()
+    metrics = fields.Dict(metadata={"description": "what the model's train returned"})
+    parent = fields.String(metadata={"description": "the version whose class trained it"})
+    job_id = fields.String()
+    input_id = fields.String(metadata={"description": "the items that it was trained on"})
+    n_items = fields.Integer()
+    options = fields.Dict(metadata={"description": "what train was given besides them"})
+    sha256 = fields.String(metadata={"description": "hex digest of its artifact"})
+    n_bytes = fields.Integer()
+    created_at = Timestamp()
+    promoted_at = Timestamp(
+        allow_none=True, metadata={"description": "since when it is served; null: it was never promoted"}
+    )
+
+
 class ModelSchema(Schema):
     name = fields.String()
     version = fields.String()
     default = fields.Boolean(metadata={"description": "whether requests that name no version get this one"})
-    state = fields.String(metadata={"enum": ["loading", "ready", "failed"]})
+    state = fields.String(metadata={"enum": ["loading", "ready", "failed", "untrained", "unserved"]})
     reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
     successor = fields.Nested(
         Successor,
         allow_none=True,
         metadata={"description": "the same version as it is declared now, which has not taken its place yet"},
+    )
+    trained = fields.Nested(
+        TrainedSchema(exclude=("version",)),
+        allow_none=True,
+        metadata={"description": "where it came from; null: from models.toml. Told by /versions"},
     )
     item = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of one item"})
     prediction = fields.Dict(allow_none=True, metadata={"description": "JSON Schema of what predict adds"})
@@ -174,6 +195,16 @@ class JobQuery(Page):
 
 
 class JobRequest(Schema):
+    kind = fields.Enum(
+        JobKind,
+        by_value=True,
+        load_default=JobKind.PREDICT,
+        metadata={"description": "train: make a new version of the model from the items"},
+    )
+    options = fields.Dict(
+        keys=fields.String(),
+        metadata={"description": "of a train job: what the model's train is given besides the items"},
+    )
     model = fields.String(required=True, metadata={"description": "a name from GET /v1/models"})
     version = fields.String(metadata={"description": "the model's default version if left out"})
     input_id = fields.String(validate=check_id, metadata={"description": "from POST /v1/inputs"})
@@ -209,6 +240,15 @@ class JobRequest(Schema):
     )
 
     @validates_schema
+    def fits_kind(self, data: dict[str, Any], **_: Any) -> None:
+        if data["kind"] is JobKind.PREDICT and "options" in data:
+            raise ValidationError("are for kind train: a model's predict has none", "options")
+        if data["kind"] is JobKind.TRAIN and data["max_errors"] is not None:
+            raise ValidationError(
+                "is for kind predict: a training ends at the first wrong item", "max_errors"
+            )
+
+    @validates_schema
     def one_source(self, data: dict[str, Any], **_: Any) -> None:
         if ("input_id" in data) == ("data" in data):
             raise ValidationError(
@@ -225,7 +265,7 @@ class Counts(Schema):
 
 class JobSchema(Schema):
     id = fields.String()
-    kind = fields.String()
+    kind = fields.String(metadata={"enum": [kind.value for kind in JobKind]})
     model = fields.String()
     version = fields.String()
     input_id = fields.String()
@@ -243,6 +283,12 @@ class JobSchema(Schema):
     started_at = Timestamp(allow_none=True)
     finished_at = Timestamp(allow_none=True)
     max_errors = fields.Integer(allow_none=True)
+    options = fields.Dict(allow_none=True, metadata={"description": "null for kind predict"})
+    trained = fields.Nested(
+        TrainedSchema(only=("version", "metrics")),
+        allow_none=True,
+        metadata={"description": "the version that a train job made"},
+    )
     expires_at = Timestamp(allow_none=True)
     pruned_at = Timestamp(allow_none=True, metadata={"description": "when its outputs and errors went"})
 

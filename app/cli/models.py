@@ -25,7 +25,8 @@ from app.models import JsonObject
 from app.models.declarations import Declaration, read_declarations
 from app.models.served import ServedModel
 from app.versions.events import Promotion, promotions, tell_reload
-from app.versions.serving import promoted
+from app.versions.serving import promoted, with_trained
+from app.versions.trained import served_versions
 
 N_EXAMPLES = 32
 MAX_ITEMS = 1024
@@ -41,14 +42,19 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """List the models as declared; whether they load, a start of the service tells.
 
-    A version that is the default by a promotion is marked so, if the database answers.
+    If the database answers: trained versions that are served too, and which version is the default by a promotion.
     """
-    declared = read_declarations(load_settings().models_file)
+    settings = load_settings()
+    declared = read_declarations(settings.models_file)
+    by_promotion: Mapping[str, Promotion] = {}
     try:
-        by_promotion = _promotions()
+        with connected() as database:
+            database.require_current_schema()
+            with database.reading() as session:
+                by_promotion = promotions(session)
+                declared = with_trained(declared, served_versions(session), settings.artifact_cache)
     except Unavailable as error:
         click.echo(f"promotions are not shown: {error.detail}", err=True)
-        by_promotion = {}
     described = [_described(each, by_promotion) for each in promoted(declared, by_promotion)]
     if as_json:
         print_json(described)
@@ -68,13 +74,6 @@ def _described(declaration: Declaration, by_promotion: Mapping[str, Promotion]) 
     return written | {"promoted_at": promotion.at if promotion is not None and is_by_promotion else None}
 
 
-def _promotions() -> dict[str, Promotion]:
-    with connected() as database:
-        database.require_current_schema()
-        with database.reading() as session:
-            return promotions(session)
-
-
 @models.command("reload")
 def reload_models() -> None:
     """Have every process of every host read models.toml again, and serve what it says, without a restart.
@@ -82,12 +81,14 @@ def reload_models() -> None:
     What is new, declared differently or failed before is loaded beside what is served, and takes over when it is ready.
     Promotions hold: the command says where one decides otherwise than the file.
     """
-    declared = read_declarations(load_settings().models_file)
+    settings = load_settings()
+    declared = read_declarations(settings.models_file)
     with connected() as database:
         database.require_current_schema()
         with database.writing() as session:
             tell_reload(session)
             by_promotion = promotions(session)
+            declared = with_trained(declared, served_versions(session), settings.artifact_cache)
     click.echo("The models are being reloaded.")
     for before, now in zip(declared, promoted(declared, by_promotion), strict=True):
         if now.default and not before.default:

@@ -68,6 +68,11 @@ def part(payload: bytes, start: int, n_items: int) -> bytes:
     return pack(unpack(payload)[start : start + n_items])
 
 
+def together(payloads: Iterable[bytes]) -> bytes:
+    """One payload of the items of several, none of them empty, in their order."""
+    return pack(payload[1:-1] for payload in payloads)
+
+
 def chunked(batches: Iterable[Sequence[bytes]], limits: Limits) -> Iterator[ItemChunk]:
     """Pack single-line items into chunks of at most `chunk_items` items and `chunk_bytes` of payload.
 

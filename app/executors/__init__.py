@@ -10,7 +10,8 @@ from app.executors.threads import ThreadExecutor
 from app.jobs.claims import Claim
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import Stopwatch
 
 
 class ChunkExecutor(Protocol):
@@ -25,7 +26,7 @@ class ChunkExecutor(Protocol):
         """How many chunks of a model run at once."""
         ...
 
-    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         """Has a chunk run; `stopwatch` then tells for how long, unless `ends_hung_chunks` watches that itself."""
         ...
 
@@ -38,9 +39,9 @@ def make_executor(settings: Settings, registry: Registry) -> ChunkExecutor:
     """The executor that `TWOFOLD_EXECUTOR` names, for the models of a registry."""
     if settings.executor == "process":
         processes = min(settings.runner_threads, os.cpu_count() or 1)
-        return ProcessExecutor(registry, settings.artifact_cache, processes)
+        return ProcessExecutor(registry, settings.artifact_cache, processes, settings.max_artifact_bytes)
     if settings.executor.startswith("dask://"):
         from app.executors.dask import DaskExecutor  # an extra
 
-        return DaskExecutor(settings.executor, settings.artifact_cache)
-    return ThreadExecutor(settings.runner_threads)
+        return DaskExecutor(settings.executor, settings.artifact_cache, settings.max_artifact_bytes)
+    return ThreadExecutor(settings.runner_threads, settings.max_artifact_bytes)

@@ -18,7 +18,8 @@ from app.executors.outcomes import WorkerLost
 from app.jobs.claims import Claim
 from app.jobs.ids import new_id
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import Stopwatch, TransientFailure
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +56,8 @@ class DaskExecutor:
     ends_hung_chunks = True
     dies_alone = False
 
-    def __init__(self, address: str, artifact_cache: Path) -> None:
+    def __init__(self, address: str, artifact_cache: Path, max_artifact_bytes: int) -> None:
+        self._max_artifact_bytes = max_artifact_bytes
         self._artifact_cache = artifact_cache
         self._address = address.replace("dask://", "tcp://", 1)
         self._client: Client | None = None
@@ -72,9 +74,9 @@ class DaskExecutor:
         concurrency = served.declaration.concurrency
         return sum(min(concurrency, n_threads) for n_threads in self._threads_by_worker.values())
 
-    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         """The future runs from the start: the cluster tells nobody whether a task has begun, so none is called off."""
-        future: Future[ChunkAnswer] = Future()
+        future: Future[TaskAnswer] = Future()
         future.set_running_or_notify_cancel()
         client = self._client
         if client is None or client.status != "running":
@@ -82,7 +84,12 @@ class DaskExecutor:
             return future
         executor = client.get_executor(pure=False, retries=0)
         task = executor.submit(
-            run_chunk, served.declaration, self._artifact_cache, claim.payload, key=f"{KEY_PREFIX}{new_id()}"
+            run_chunk,
+            served.declaration,
+            self._artifact_cache,
+            claim,
+            self._max_artifact_bytes,
+            key=f"{KEY_PREFIX}{new_id()}",
         )
         task.add_done_callback(partial(self._settle, future))
         return future
@@ -90,7 +97,7 @@ class DaskExecutor:
     def shutdown(self) -> None:
         self._is_over.set()
 
-    def _settle(self, future: Future[ChunkAnswer], task: Future[ChunkAnswer]) -> None:
+    def _settle(self, future: Future[TaskAnswer], task: Future[TaskAnswer]) -> None:
         """Hands on what became of a task, in words that mean the same under every executor."""
         if task.cancelled():
             future.set_exception(TransientFailure("the Dask scheduler went away"))

@@ -1,6 +1,7 @@
 """What runs on a Dask worker: a chunk's bytes in, its answer out. It needs this code there, and the models' own."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 from distributed import Status, get_worker
 
 from app.executors.loaded import load_once
+from app.jobs.claims import Claim
 from app.models.declarations import Declaration
-from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
+from app.tasks.kinds import TaskAnswer, limit_seconds, perform
+from app.tasks.predict import Stopwatch
 
 LOOKS_PER_LIMIT = 10
 LAST_WORD_SECONDS = 3.0
@@ -21,22 +23,23 @@ class ChunkHangs(Exception):
     """A chunk takes longer than its model's `chunk_timeout_seconds`."""
 
 
-def run_chunk(declaration: Declaration, artifact_cache: Path, payload: bytes) -> ChunkAnswer:
-    """Answers a chunk, as `predict_chunk` does; `ChunkHangs` if it takes too long."""
-    served = load_once(declaration, artifact_cache)
-    if declaration.chunk_timeout_seconds is None:
-        return predict_chunk(served, payload)
-    return _run_within(declaration.chunk_timeout_seconds, served, payload)
+def run_chunk(
+    declaration: Declaration, artifact_cache: Path, claim: Claim, max_artifact_bytes: int
+) -> TaskAnswer:
+    """Runs a chunk, as `perform` does; `ChunkHangs` if it takes too long."""
+    task = partial(perform, load_once(declaration, artifact_cache), claim, max_artifact_bytes)
+    limit = limit_seconds(declaration, claim.kind)
+    return task() if limit is None else _run_within(limit, task)
 
 
-def _run_within(limit_seconds: float, served: ServedModel, payload: bytes) -> ChunkAnswer:
+def _run_within(limit_seconds: float, task: Callable[[Stopwatch], TaskAnswer]) -> TaskAnswer:
     """Runs it in a thread of its own, so that this one can tell that it hangs. Waiting for a slot is no hanging."""
-    future: Future[ChunkAnswer] = Future()
+    future: Future[TaskAnswer] = Future()
     stopwatch = Stopwatch()
 
     def run() -> None:
         try:
-            future.set_result(predict_chunk(served, payload, stopwatch))
+            future.set_result(task(stopwatch))
         except BaseException as error:  # noqa: BLE001 — the future carries it to the thread that waits
             future.set_exception(error)
 

@@ -8,8 +8,11 @@ import structlog
 from pebble import ProcessExpired
 
 from app.errors import ServingError
-from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed
-from app.tasks.predict import ChunkAnswer, TransientFailure
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
+from app.models.contract import ContractError
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import TransientFailure
+from app.tasks.train import TrainingAnswer
 
 log = structlog.get_logger(__name__)
 
@@ -18,12 +21,14 @@ class WorkerLost(Exception):
     """The process that ran a chunk died, wherever it was."""
 
 
-def result_of(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed | Broken:
+def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Failed | Broken:
     """The result of a chunk, or why there is none."""
     error = future.exception()
     match error:
         case None:
             answer = future.result()
+            if isinstance(answer, TrainingAnswer):
+                return Trained(claim, answer.artifact, answer.metrics)
             failures = [replace(failure, message=storable(failure.message)) for failure in answer.failures]
             return Done(claim, answer.items, answer.columns, failures)
         case TransientFailure():
@@ -40,7 +45,8 @@ def result_of(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed | Brok
             return Broken(claim, "runner_crashed", "out of memory")
         case _:
             log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
-            reason = error.detail if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+            is_told = isinstance(error, ServingError | ContractError)  # in words meant for the reader
+            reason = str(error) if is_told else f"{type(error).__name__}: {error}"
             return Failed(claim, storable(reason))
 
 

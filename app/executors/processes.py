@@ -15,7 +15,8 @@ from app.jobs.claims import Claim
 from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure, predict_chunk
+from app.tasks.kinds import TaskAnswer, limit_seconds, perform
+from app.tasks.predict import Stopwatch, TransientFailure
 
 
 class ProcessExecutor:
@@ -28,9 +29,12 @@ class ProcessExecutor:
     ends_hung_chunks = True
     dies_alone = True
 
-    def __init__(self, registry: Registry, artifact_cache: Path, processes: int) -> None:
+    def __init__(
+        self, registry: Registry, artifact_cache: Path, processes: int, max_artifact_bytes: int
+    ) -> None:
         self._registry = registry
         self._artifact_cache = artifact_cache
+        self._max_artifact_bytes = max_artifact_bytes
         self._processes = processes
         self._pool: ProcessPool | None = None
         self._known: WeakSet[ServedModel] = WeakSet()  # the models that its children have
@@ -39,14 +43,14 @@ class ProcessExecutor:
     def slots(self, served: ServedModel) -> int:
         return self._processes
 
-    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         if self._pool is None or not self._is_current(served):
             self._pool = self._renew()
         declared = served.declaration
-        future: Future[ChunkAnswer] = self._pool.schedule(
+        future: Future[TaskAnswer] = self._pool.schedule(
             _in_child,
-            args=[declared, self._artifact_cache, claim.payload],
-            timeout=declared.chunk_timeout_seconds,
+            args=[declared, self._artifact_cache, claim, self._max_artifact_bytes],
+            timeout=limit_seconds(declared, claim.kind),
         )
         return future
 
@@ -81,5 +85,7 @@ def _load_in_child(declarations: Sequence[Declaration], artifact_cache: Path) ->
             load_once(declaration, artifact_cache)
 
 
-def _in_child(declaration: Declaration, artifact_cache: Path, payload: bytes) -> ChunkAnswer:
-    return predict_chunk(load_once(declaration, artifact_cache), payload)
+def _in_child(
+    declaration: Declaration, artifact_cache: Path, claim: Claim, max_artifact_bytes: int
+) -> TaskAnswer:
+    return perform(load_once(declaration, artifact_cache), claim, max_artifact_bytes)

@@ -11,7 +11,17 @@ from app.errors import Conflict, Gone, NotFound
 from app.jobs.control import wake
 from app.jobs.ledger import UNSYNCHRONIZED, queue_pending, tell
 from app.jobs.states import queue_of
-from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, ItemError, Job, JobState, Output
+from app.tables import (
+    TERMINAL_JOB_STATES,
+    Chunk,
+    ChunkState,
+    Input,
+    ItemError,
+    Job,
+    JobKind,
+    JobState,
+    Output,
+)
 
 MISSING = b"null"
 REOPENED = (ChunkState.FAILED, ChunkState.CANCELED)
@@ -27,6 +37,7 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
     job = session.execute(
         select(
             Job.status,
+            Job.kind,
             Job.model,
             Job.version,
             Job.priority,
@@ -81,7 +92,7 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
         "reopened",
         detail=f"for {job.n_items - job.n_succeeded} items without a prediction",
     )
-    wake(session, queue_of(job.model, job.version))
+    wake(session, queue_of(job.model, job.version, JobKind(job.kind)))
 
 
 def _with_errors(session: Session, job_id: str) -> Sequence[int]:

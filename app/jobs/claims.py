@@ -1,7 +1,12 @@
 """What passes between the queue and whoever runs its chunks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.models import JsonObject
+from app.models.packing import PackedArtifact
+from app.tables import JobKind
 
 TRANSIENT = "transient"
 
@@ -10,6 +15,7 @@ TRANSIENT = "transient"
 class Claim:
     """A chunk that one runner holds until its lease ends; `payload` has its items, in the chunk format, if it may run.
 
+    The one chunk of a train job has all items of its input; `options` are what its job gives to `train`.
     `attempts` counts the claims of this chunk that were not given back, this one included; `crashes` those before it
     that ended with their process or ran out of time.
     """
@@ -23,6 +29,8 @@ class Claim:
     attempts: int
     crashes: int
     payload: bytes = b""
+    kind: JobKind = JobKind.PREDICT
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -58,6 +66,19 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Trained:
+    """The chunk of a train job that ran: the artifact of a new version, and its metrics."""
+
+    claim: Claim
+    artifact: PackedArtifact
+    metrics: JsonObject
+
+    @property
+    def n_errored(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A run that broke off before it had an answer: see `app.jobs.retry` for what follows.
 
@@ -70,13 +91,18 @@ class Broken:
     reason: str
 
     @property
-    def blames_an_item(self) -> bool:
+    def is_crash(self) -> bool:
         return self.code != TRANSIENT
+
+    @property
+    def blames_an_item(self) -> bool:
+        """Whether one of the chunk's items may be the cause: a training has its items together, or not at all."""
+        return self.is_crash and self.claim.kind is JobKind.PREDICT
 
     @property
     def n_failures(self) -> int:
         """How many runs of the chunk failed in this way, this one included."""
-        return self.claim.crashes + 1 if self.blames_an_item else self.claim.attempts - self.claim.crashes
+        return self.claim.crashes + 1 if self.is_crash else self.claim.attempts - self.claim.crashes
 
 
 @dataclass(frozen=True, slots=True)

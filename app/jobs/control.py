@@ -5,6 +5,7 @@ Each verb takes a session of a writing transaction and leaves the commit to its 
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Row, Text, case, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
@@ -13,7 +14,7 @@ from app.columns import Id, UtcDateTime, utc_now
 from app.errors import Conflict, Gone, Invalid, NotFound
 from app.jobs.ledger import UNSYNCHRONIZED, tell, tell_finished
 from app.jobs.states import counted, queue_of, sched_key
-from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, InputChunk, Job, JobState
+from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, InputChunk, Job, JobKind, JobState
 
 WAITING = (ChunkState.PENDING, ChunkState.QUEUED)
 WAKE_CHANNEL = "twofold_jobs"
@@ -28,6 +29,8 @@ def enqueue(
     version: str,
     input_id: str,
     window: int,
+    kind: JobKind = JobKind.PREDICT,
+    options: dict[str, Any] | None = None,
     priority: int = 0,
     run_at: datetime | None = None,
     owner: str = "",
@@ -38,6 +41,7 @@ def enqueue(
 ) -> None:
     """Makes a job over a sealed input; its first `window` chunks may be claimed, the others wait for those to end.
 
+    A job of kind `train` has a single chunk, with all items of the input; `options` are what it gives to `train`.
     The more chunks an owner has waiting in a queue, the later it comes in it: a second for each, so that who
     makes thousands of jobs does not stand before who makes one.
 
@@ -56,11 +60,12 @@ def enqueue(
         )
     if sealed.pruned_at is not None:
         raise Gone(f"the items of input {input_id} have expired: upload it again")
-    name = queue_of(model, version)
+    name = queue_of(model, version, kind)
     session.execute(
         insert(Job).values(
             id=job_id,
-            kind="predict",
+            kind=kind,
+            options=options,
             model=model,
             version=version,
             input_id=input_id,
@@ -77,6 +82,7 @@ def enqueue(
         )
     )
     key = sched_key(priority, run_at, _backlog(session, name, owner))
+    is_training = kind is JobKind.TRAIN
     session.execute(
         insert(Chunk).from_select(
             ["job_id", "seq", "first_item", "n_items", "queue", "owner", "status", "ready_at", "sched_key"],
@@ -84,18 +90,19 @@ def enqueue(
                 literal(job_id, Id),
                 InputChunk.seq,
                 InputChunk.first_item,
-                InputChunk.n_items,
+                literal(sealed.n_items) if is_training else InputChunk.n_items,
                 literal(name, Text),
                 literal(owner, Text),
                 case((InputChunk.seq < window, ChunkState.QUEUED.value), else_=ChunkState.PENDING.value),
                 utc_now() if run_at is None else literal(run_at, UtcDateTime),
                 key,
             )
-            .where(InputChunk.input_id == input_id)
+            .where(InputChunk.input_id == input_id, *([InputChunk.seq == 0] if is_training else []))
             .order_by(InputChunk.seq),
         )
     )
-    tell(session, [job_id], "created", detail=f"{sealed.n_items} items for {model} {version}")
+    purpose = "to train" if is_training else "for"
+    tell(session, [job_id], "created", detail=f"{sealed.n_items} items {purpose} {model} {version}")
     wake(session, name)
 
 

@@ -13,9 +13,9 @@ from app.columns import utc_now
 from app.config import MAX_ITEMS
 from app.data.chunks import MISSING, part, unpack
 from app.db import Database
-from app.errors import Gone, NotFound
+from app.errors import Conflict, Gone, NotFound
 from app.jobs import presence
-from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, Output, Schedule
+from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, JobKind, Output, Schedule
 
 ListedRow = TypeVar("ListedRow", Input, Job, Schedule)
 
@@ -111,6 +111,15 @@ def require_kept(job: Job) -> None:
     """`Gone` if the outputs and errors of a job were pruned."""
     if job.pruned_at is not None:
         raise Gone(f"the outputs and errors of job {job.id} have expired; what it counted is kept")
+
+
+def require_predictions(job: Job) -> None:
+    """`Conflict` if the job is a training, which has neither outputs nor item errors."""
+    if job.kind == JobKind.TRAIN:
+        raise Conflict(
+            f"job {job.id} is a training, which makes no predictions: the job itself names the version that it made "
+            "(trained), or why there is none (error)"
+        )
 
 
 def database_time(session: Session) -> datetime:

@@ -6,24 +6,28 @@ from collections.abc import Collection, Iterable
 from sqlalchemy.orm import Session
 
 from app.jobs import statements
-from app.jobs.claims import Done, Failed
+from app.jobs.claims import Done, Failed, Trained
 from app.jobs.states import PRIORITY_STEP_SECONDS
-from app.tables import TERMINAL_JOB_STATES, JobState
+from app.tables import TERMINAL_JOB_STATES, JobKind, JobState
 
 UNSYNCHRONIZED = {"synchronize_session": False}
 """Sessions of the queue hold no objects that an UPDATE could make stale."""
 
 
-def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str, str]]:
+def count(session: Session, results: Iterable[Done | Trained | Failed]) -> list[tuple[str, str]]:
     """Counts ended chunks into their jobs: a job that is through ends, another gets its next chunks.
 
     Those are queued behind all that is queued already: so small jobs pass big ones. Returns the jobs to give up,
     with why: those that have more item errors than they allow.
     """
     tallies: dict[str, Counter[str]] = defaultdict(Counter)
+    reasons: dict[str, str] = {}
     for result in results:
-        n_succeeded = result.claim.n_items - result.n_errored
-        tallies[result.claim.job_id].update(chunks=1, succeeded=n_succeeded, errored=result.n_errored)
+        claim = result.claim
+        n_succeeded = claim.n_items - result.n_errored
+        tallies[claim.job_id].update(chunks=1, succeeded=n_succeeded, errored=result.n_errored)
+        if isinstance(result, Failed) and claim.kind is JobKind.TRAIN:
+            reasons[claim.job_id] = result.reason  # it has this one chunk
     if not tallies:
         return []
     connection = session.connection()
@@ -31,7 +35,12 @@ def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str,
     connection.execute(
         statements.COUNT_ENDED_ITEMS,
         [
-            {"job_id": job_id, "succeeded": tally["succeeded"], "errored": tally["errored"]}
+            {
+                "job_id": job_id,
+                "succeeded": tally["succeeded"],
+                "errored": tally["errored"],
+                "reason": reasons.get(job_id),
+            }
             for job_id, tally in sorted(tallies.items())
         ],
     )

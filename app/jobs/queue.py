@@ -16,12 +16,12 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
-from app.data.chunks import part
-from app.jobs import statements
-from app.jobs.claims import Claim, Done, Failed
+from app.data.chunks import part, together
+from app.jobs import statements, trained
+from app.jobs.claims import Claim, Done, Failed, Trained
 from app.jobs.control import cancel_leftovers, give_up
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
-from app.tables import Chunk, ChunkState
+from app.tables import Chunk, ChunkState, JobKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def begin(session: Session, claims: Collection[Claim], *, runner_id: str) -> Non
         tell(session, fresh, "started", runner_id=runner_id)
 
 
-def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int, int]]:
-    """Ends chunks: their outputs, item errors, counters, the next chunks of their jobs, and jobs' ends, at once.
+def finish(session: Session, results: Sequence[Done | Trained | Failed]) -> set[tuple[int, int]]:
+    """Ends chunks: their outputs, item errors, new versions, counters, the next chunks of their jobs, and jobs' ends.
 
     Returns the keys of the claims that are no longer held: of these nothing is written.
     """
@@ -89,6 +89,7 @@ def finish(session: Session, results: Sequence[Done | Failed]) -> set[tuple[int,
     ):
         if rows:
             connection.execute(statement, rows)
+    trained.keep(session, [result for result in held if isinstance(result, Trained)])
     for job_id, reason in count(session, held):
         give_up(session, job_id, reason)
     return by_key.keys() - {result.claim.key for result in held}
@@ -140,12 +141,23 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             row.n_items,
             row.attempts,
             row.crashes,
-            row.payload
-            if row.n_items == row.n_stored
-            else part(row.payload, row.first_item - row.stored_first, row.n_items),
+            _payload(session, row),
+            JobKind(row.kind),
+            row.options or {},
         )
         for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
     ]
+
+
+def _payload(session: Session, row: Any) -> bytes:
+    """What a taken chunk is to run on: a stored chunk, a part of one, or, to train, all that is stored of an input."""
+    payload: bytes = row.payload
+    if row.n_items == row.n_stored:
+        return payload
+    if row.kind == JobKind.TRAIN:
+        stored = session.connection().scalars(statements.ITEMS_OF_INPUT, {"the_input_id": row.input_id})
+        return together(stored)
+    return part(payload, row.first_item - row.stored_first, row.n_items)
 
 
 def put_back(session: Session, claim: Claim, **columns: Any) -> bool:
@@ -166,7 +178,7 @@ def _held(claim: Claim) -> Update:
     )
 
 
-def _ending(result: Done | Failed) -> dict[str, Any]:
+def _ending(result: Done | Trained | Failed) -> dict[str, Any]:
     status, reason = (
         (ChunkState.FAILED, result.reason) if isinstance(result, Failed) else (ChunkState.DONE, None)
     )

@@ -4,6 +4,7 @@ Each verb takes a session of a writing transaction and leaves the commit to its 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import insert, literal, select, update
 from sqlalchemy.orm import Session
@@ -15,7 +16,7 @@ from app.jobs.control import cancel_leftovers
 from app.jobs.ledger import UNSYNCHRONIZED, tell
 from app.jobs.queue import finish, put_back
 from app.jobs.retry import GiveUp, Retry, Split, crashes_behind, decide
-from app.tables import Chunk, ChunkState
+from app.tables import Chunk, ChunkState, Job, JobKind
 
 RESCUED_AT_ONCE = 100
 
@@ -56,10 +57,15 @@ def rescue(session: Session, *, runner_id: str, max_attempts: int, lease_seconds
         ),
         execution_options=UNSYNCHRONIZED,
     ).all()
-    names = presence.names(session, (row.runner_id for row in taken)) if taken else {}
+    if not taken:
+        return 0
+    names = presence.names(session, (row.runner_id for row in taken))
+    of_jobs = select(Job.id, Job.kind).where(Job.id.in_({row.job_id for row in taken}))
+    kinds = {row.id: JobKind(row.kind) for row in session.execute(of_jobs)}
     broken = []
     for *claimed, loser_id in sorted(taken):
         claim, loser = Claim(*claimed), names.get(loser_id, loser_id)
+        claim = replace(claim, kind=kinds[claim.job_id])
         detail = f"from {loser}, whose lease ran out"
         tell(session, [claim.job_id], "rescued", claim.first_item, runner_id, detail)
         broken.append(Broken(claim, "runner_crashed", f"runner {loser} died or stalled while it ran this"))
@@ -77,7 +83,7 @@ def break_off(session: Session, broken: Sequence[Broken], *, runner_id: str, max
         step = decide(each.n_failures, claim.n_items, max_attempts, blames_an_item=each.blames_an_item)
         match step:
             case Retry(delay_seconds):
-                crashes = Chunk.crashes + int(each.blames_an_item)
+                crashes = Chunk.crashes + int(each.is_crash)
                 if put_back(session, claim, ready_at=utc_now(delay_seconds), crashes=crashes):
                     detail = f"failure {each.n_failures} of {max_attempts}: {each.reason}"
                     tell(session, [claim.job_id], "retried", claim.first_item, runner_id, detail)

@@ -79,6 +79,9 @@ TAKEN_CHUNKS = (
         _chunks.c.n_items,
         _chunks.c.attempts,
         _chunks.c.crashes,
+        _jobs.c.kind,
+        _jobs.c.options,
+        _jobs.c.input_id,
         _stored.c.first_item.label("stored_first"),
         _stored.c.n_items.label("n_stored"),
         _stored.c["items"].label("payload"),
@@ -87,6 +90,9 @@ TAKEN_CHUNKS = (
     .join(_stored, (_stored.c.input_id == _jobs.c.input_id) & (_stored.c.seq == _chunks.c.seq))
     .where(_chunks.c.id.in_(_chunk_ids))
     .order_by(*_in_turn)
+)
+ITEMS_OF_INPUT = (
+    select(_stored.c["items"]).where(_stored.c.input_id == bindparam("the_input_id")).order_by(_stored.c.seq)
 )
 LOCK_JOBS_NOT_BEGUN = (
     select(_jobs.c.id)
@@ -152,6 +158,7 @@ COUNT_ENDED_ITEMS = (
             bindparam("errored", type_=Integer),
             literal(0),
             otherwise=_jobs.c.status,
+            reason=bindparam("reason", type_=Text),
         )
     )
 )

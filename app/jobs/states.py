@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, case, cast, literal
 
 from app.columns import UtcDateTime, utc_now
-from app.tables import Job, JobState
+from app.tables import Job, JobKind, JobState
 
 PRIORITY_STEP_SECONDS = 600.0
 """What one step of priority is worth. A job of priority +1 goes after the jobs of the next ten minutes, and
@@ -16,18 +16,26 @@ BACKLOG_STEP_SECONDS = 1.0
 """How much later a chunk comes for each chunk that its owner has waiting already."""
 
 
-def queue_of(model: str, version: str) -> str:
-    """The queue of a model version: a runner claims from the queues of the models it has."""
-    return f"{model}@{version}"
+def queue_of(model: str, version: str, kind: JobKind = JobKind.PREDICT) -> str:
+    """The queue of a model version: a runner claims from the queues of the models it has.
+
+    Trainings have one of their own, so that predictions of the same model do not wait behind them.
+    """
+    return f"{model}@{version}" if kind is JobKind.PREDICT else f"{kind}:{model}@{version}"
 
 
 def counted(
-    succeeded: ColumnElement[int], errored: ColumnElement[int], canceled: ColumnElement[int], otherwise: Any
+    succeeded: ColumnElement[int],
+    errored: ColumnElement[int],
+    canceled: ColumnElement[int],
+    otherwise: Any,
+    reason: ColumnElement[Any] | None = None,
 ) -> dict[str, Any]:
     """The columns of a job to set when so many more of its items have ended.
 
     When with these every item has ended, so has the job: then its status tells how, else it is `otherwise`. A job that
-    has more item errors than it allows gets an `error` that says so, unless it was canceled before.
+    has more item errors than it allows gets an `error` that says so, unless it was canceled before; `reason`, if it
+    is not null, is the `error` of a job that failed as a whole.
     """
     job = Job.__table__.c
     n_succeeded = job.n_succeeded + succeeded
@@ -36,6 +44,7 @@ def counted(
     has_ended = n_succeeded + n_errored + n_canceled == job.n_items
     error = case(
         (job.error.is_not(None) | (n_canceled > 0), job.error),
+        *([] if reason is None else [(reason.is_not(None), reason)]),
         (
             n_errored > job.max_errors,
             cast(n_errored, Text) + " items failed, and max_errors is " + cast(job.max_errors, Text),

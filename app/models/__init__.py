@@ -60,3 +60,16 @@ class Model(Protocol):
         repeats a field of its item which `Prediction` does not declare, such as an id, must repeat its value.
         """
         ...
+
+    def train(self, items: list[JsonObject], artifact: Path, **options: Any) -> JsonObject:
+        """Optional: makes new weights of labelled items, writes them at `artifact`, and returns metrics.
+
+        Called by a job of kind `train`, on an instance of its own that was not loaded, with all items of the job's
+        input: loaded by the nested schema `TrainItem` if there is one, else by `Item`. One item that it refuses ends
+        the training. `artifact` is a path where nothing is yet: write a file there, or make it a folder; `load` of the
+        new version gets the same. `options` are the job's, so name those you take, as for `load`. Metrics are a dict
+        of JSON values, to compare versions by.
+
+        A version that is declared without an artifact has nothing to load: it is "untrained", and never predicts.
+        """
+        ...

@@ -1,4 +1,4 @@
-"""The artifact cache: remote artifacts, downloaded once for all processes of a host, and kept by their digest.
+"""The artifact cache: artifacts from elsewhere, brought here once for all processes of a host, kept by their digest.
 
 sha256/<digest>/<name>   an artifact, a file or a folder, complete whenever it is there
 versions/<version>       the digest of what an address held: in a version by its server's ETag and the like, or
@@ -11,7 +11,7 @@ import hashlib
 import posixpath
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ SILENCE_SECONDS = 60.0
 VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "Content-MD5", "Last-Modified", "LastModified")
 """Under which names the filesystems tell that a file was replaced."""
 
+BROUGHT = "artifact"
+"""The name of what comes from no address."""
+
 Files = dict[str, Mapping[str, Any]]
 """What is to be downloaded: remote path → what its filesystem tells of it."""
 
@@ -49,11 +52,7 @@ def fetch(address: str, pinned: str | None, cache: Path) -> Path:
     if version and (kept := _kept_version(cache, version)):
         return kept
     key = hashlib.sha256(address.encode()).hexdigest()
-    try:
-        for folder in ("sha256", "versions", "incoming", "locks"):
-            (cache / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"TWOFOLD_ARTIFACT_CACHE {cache} cannot be written: {error.strerror}") from error
+    _make_folders(cache)
     with FileLock(cache / "locks" / f"{key}.lock"):
         if version and (kept := _kept_version(cache, version)):
             return kept  # another process fetched it meanwhile
@@ -77,6 +76,39 @@ def fetch(address: str, pinned: str | None, cache: Path) -> Path:
         seconds = round(time.monotonic() - started, 3)
         log.info("artifact_downloaded", artifact=shown(address), sha256=found, seconds=seconds)
         return kept
+
+
+def bring(sha256: str, write: Callable[[Path], None], cache: Path) -> Path:
+    """The local copy of the artifact with this digest. If there is none yet, `write` puts it at the path it is given.
+
+    Like `fetch`, for what is at no address. Whatever `write` raises comes through.
+    """
+    if kept := _kept(cache, sha256):
+        return kept
+    _make_folders(cache)
+    with FileLock(cache / "locks" / f"{sha256}.incoming.lock"):
+        if kept := _kept(cache, sha256):
+            return kept  # another process brought it meanwhile
+        target = cache / "incoming" / sha256 / BROUGHT
+        shutil.rmtree(target.parent, ignore_errors=True)
+        target.parent.mkdir()
+        write(target)
+        if (found := digest(target)) != sha256:
+            raise ArtifactError(f"the artifact that should have sha256 {sha256} has {found}")
+        return _keep(target, cache, found)
+
+
+def place(sha256: str, cache: Path) -> Path:
+    """Where `bring` puts the artifact with this digest."""
+    return cache / "sha256" / sha256 / BROUGHT
+
+
+def _make_folders(cache: Path) -> None:
+    try:
+        for folder in ("sha256", "versions", "incoming", "locks"):
+            (cache / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"TWOFOLD_ARTIFACT_CACHE {cache} cannot be written: {error.strerror}") from error
 
 
 def _kept(cache: Path, wanted: str) -> Path | None:
@@ -150,7 +182,7 @@ def _download(filesystem: Any, root: str, files: Files, target: Path) -> None:
 
 
 def _keep(target: Path, cache: Path, found: str) -> Path:
-    """Moves what has come to its place, unless the same has come there from another address."""
+    """Moves what has come to its place, unless the same has come there from elsewhere."""
     place, incoming = cache / "sha256" / found, target.parent
     with FileLock(cache / "locks" / f"{found}.lock"):
         if kept := _kept(cache, found):

@@ -67,7 +67,7 @@ def digest(path: Path) -> str:
     if not path.is_dir():
         return _file_digest(path)
     listing = hashlib.sha256()
-    for name in sorted(_names(path), key=os.fsencode):
+    for name in sorted(files_of(path), key=os.fsencode):
         listing.update(f"{_file_digest(path / name)}  ./".encode() + os.fsencode(name) + b"\n")
     return listing.hexdigest()
 
@@ -90,7 +90,7 @@ def _refuse_unpinned_code(declaration: Declaration, runs_code: bool) -> None:
         )
 
 
-def _names(folder: Path) -> Iterator[str]:
+def files_of(folder: Path) -> Iterator[str]:
     """The files of a folder, by their paths from it. Links are followed: Hugging Face's cache is made of them."""
     for directory, _, names in os.walk(folder, followlinks=True):
         for name in names:

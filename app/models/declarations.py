@@ -15,6 +15,8 @@ from app.models.adapters import ADAPTERS
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+TRAINED = re.compile(r"t[0-9]+")
+"""Versions that training makes."""
 KEYS = (
     "name",
     "version",
@@ -107,7 +109,7 @@ def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
             _refuse(f"{label}: unknown key {key!r}: {hint}")
     return Declaration(
         name=_name(label, "name", entry),
-        version=_name(label, "version", entry),
+        version=_version(label, entry),
         class_path=_class_path(label, entry),
         artifact=_artifact(label, entry),
         sha256=_sha256(label, entry),
@@ -129,6 +131,13 @@ def _name(label: str, key: str, entry: dict[str, Any]) -> str:
             f"{label}: {key} {value!r} is no name: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
             "a letter or digit first"
         )
+    return value
+
+
+def _version(label: str, entry: dict[str, Any]) -> str:
+    value = _name(label, "version", entry)
+    if TRAINED.fullmatch(value):
+        _refuse(f"{label}: version {value!r} is of a form that trained versions have: choose another")
     return value
 
 

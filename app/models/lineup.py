@@ -68,7 +68,7 @@ class Lineup:
         return [
             served
             for version, served in list(self._versions.items())
-            if version in self._first and served.state != "ready"
+            if version in self._first and served.state in ("loading", "failed")
         ]
 
     def defaults(self) -> Mapping[str, str]:

@@ -25,7 +25,7 @@ class Registry:
 
     def __init__(self, declarations: Sequence[Declaration], artifact_cache: Path = DEFAULT_CACHE) -> None:
         self._declarations = tuple(declarations)
-        self._artifact_cache = artifact_cache
+        self.artifact_cache = artifact_cache
         self._by_process: dict[int, Lineup] = {}
         self._batchers: dict[ServedModel, Batcher] = {}
 
@@ -113,7 +113,7 @@ class Registry:
         process = os.getpid()
         lineup = self._by_process.get(process)
         if lineup is None:
-            made = Lineup(self._declarations, self._artifact_cache, self._batchers)
+            made = Lineup(self._declarations, self.artifact_cache, self._batchers)
             lineup = self._by_process.setdefault(process, made)
             if lineup is made:
                 lineup.start()

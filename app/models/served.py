@@ -9,20 +9,20 @@ from typing import Any, Literal
 import structlog
 from marshmallow import Schema
 
-from app.errors import FieldError, ModelAway, ModelFailed, Unavailable
+from app.errors import Conflict, FieldError, ModelAway, ModelFailed, Unavailable
 from app.models import JsonObject, Model, contract, schemas
 from app.models.artifacts import DEFAULT_CACHE, local_artifact
 from app.models.declarations import Declaration
 
 log = structlog.get_logger(__name__)
 
-State = Literal["loading", "ready", "failed"]
+State = Literal["loading", "ready", "failed", "untrained"]
 
 RETRY_AFTER_SECONDS = 5
 
 
 class ServedModel:
-    """One model version in this process. Made "loading"; `load` ends it "ready" or "failed", for good.
+    """One model version in this process. Made "loading"; `load` ends it "ready", "failed" or "untrained", for good.
 
     Every method may be called from any thread.
     """
@@ -36,6 +36,7 @@ class ServedModel:
         """JSON Schema of one item; None until the class is imported, and if it declares no `Item`."""
         self.prediction_json_schema: dict[str, Any] | None = None
         """JSON Schema of what `predict` adds; None until the class is imported, and if it declares none."""
+        self.model_class: type[Model] | None = None  # until it is imported
         self._model: Model | None = None
         self._item: Schema | None = None
         self._prediction: Schema | None = None
@@ -59,16 +60,19 @@ class ServedModel:
             self._fail(str(error), error)
         # The task boundary of a load: user code may raise anything, and sys.exit() ends only this model.
         except (Exception, SystemExit) as error:  # noqa: BLE001 — recorded in reason and in the log
-            self._fail(_named(error), error)
+            self._fail(named(error), error)
         else:
-            self.state = "ready"
-            log.info("model_loaded", **self._labels())
+            self.state = "untrained" if self._model is None else "ready"
+            log.info("model_untrained" if self._model is None else "model_loaded", **self._labels())
         finally:
             self._settled.set()
 
     def _load(self) -> None:
         model_class = contract.import_class(self.declaration.class_path)
         self._take_schemas(model_class)
+        self.model_class = model_class
+        if self.is_trainable and self.declaration.artifact is None:
+            return  # there is nothing to load: its first training makes that
         runs_code = getattr(model_class, "artifact_runs_code", False)
         artifact = local_artifact(self.declaration, self._artifact_cache, runs_code=runs_code)
         model = model_class()
@@ -102,17 +106,30 @@ class ServedModel:
         except contract.ContractError as error:
             raise contract.ContractError(f"warmup: {error}") from error
         except (Exception, SystemExit) as error:
-            raise contract.ContractError(f"warmup: it raised {_named(error)}") from error
+            raise contract.ContractError(f"warmup: it raised {named(error)}") from error
 
     def _fail(self, reason: str, error: BaseException) -> None:
         self.state, self.reason = "failed", reason
         log.error("model_failed_to_load", **self._labels(), reason=reason, exc_info=error)
 
+    @property
+    def untrained(self) -> str:
+        """What is told to who wants predictions of a model that is untrained."""
+        return (
+            f"{self} is untrained: make a job with kind = train, and promote the version that comes of it "
+            "(docs/models.md)"
+        )
+
     def _labels(self) -> dict[str, str]:
         return {"model": self.declaration.name, "version": self.declaration.version}
 
+    @property
+    def is_trainable(self) -> bool:
+        """Whether its class has `train`; False until the class is imported."""
+        return callable(getattr(self.model_class, "train", None))
+
     def wait_ready(self, timeout_seconds: float | None = None) -> bool:
-        """Waits while it loads; True once it is ready, False if it failed or the time is over."""
+        """Waits while it loads; True once it is ready, False if it failed, is untrained, or the time is over."""
         self._settled.wait(timeout_seconds)
         return self.state == "ready"
 
@@ -126,14 +143,14 @@ class ServedModel:
         object passes. What is loaded shares nothing mutable with `items`: the model may change it, and the
         caller can still echo `items` as the client sent them.
 
-        Raises `Unavailable` while the model is not ready, `ModelFailed` if its schema raises anything other
-        than a `ValidationError`.
+        Raises `Unavailable` while the model is not ready, `Conflict` if it is untrained, `ModelFailed` if its schema
+        raises anything other than a `ValidationError`.
         """
         self._ready_model()
         try:
             loaded, refused = schemas.load_items(self._item, items)
         except Exception as error:
-            raise ModelFailed(f"{self}: its Item schema raised {_named(error)}") from error
+            raise ModelFailed(f"{self}: its Item schema raised {named(error)}") from error
         return loaded, sorted(refused.items())
 
     def predict(
@@ -150,9 +167,8 @@ class ServedModel:
         calls before it take; `within` is entered once it has the slot, and left with it, so that it can tell how long
         the model itself takes.
 
-        Raises `Unavailable` while the model is not ready; `ModelFailed` if it raises or breaks the contract, of these
-        `ModelAway` for an `OSError`, which all errors of connections and timeouts are, or an exception with a true
-        attribute `transient`.
+        Raises what `validate` raises of a model that is not ready; `ModelFailed` if it raises or breaks the contract,
+        of these `ModelAway` if that may pass.
         """
         model = self._ready_model()
         if not items:
@@ -165,10 +181,7 @@ class ServedModel:
             raise ModelFailed(f"{self} broke its contract: {error}") from error
         # sys.exit() in a model must not end a worker: it fails this call like any other exception.
         except (Exception, SystemExit) as error:
-            told = f"{self} raised {_named(error)}"
-            if isinstance(error, OSError) or getattr(error, "transient", False):
-                raise ModelAway(told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}) from error
-            raise ModelFailed(told) from error
+            raise failed(f"{self} raised {named(error)}", error) from error
 
     def _predict_in_batches(
         self, model: Model, items: Sequence[JsonObject], loaded: list[JsonObject]
@@ -201,6 +214,8 @@ class ServedModel:
     def _ready_model(self) -> Model:
         if self.state == "failed":
             raise Unavailable(f"{self} failed to load: {self.reason}")
+        if self.state == "untrained":
+            raise Conflict(self.untrained)
         if self._model is None or self.state != "ready":
             raise Unavailable(
                 f"{self} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -213,7 +228,15 @@ def answers(items: Sequence[JsonObject], predictions: Sequence[JsonObject]) -> l
     return [item | prediction for item, prediction in zip(items, predictions, strict=True)]
 
 
-def _named(error: BaseException) -> str:
+def failed(told: str, error: BaseException) -> ModelFailed:
+    """The error to raise for an exception of a model: `ModelAway` for an `OSError`, which all errors of connections and
+    timeouts are, or an exception with a true attribute `transient`."""
+    if isinstance(error, OSError) or getattr(error, "transient", False):
+        return ModelAway(told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return ModelFailed(told)
+
+
+def named(error: BaseException) -> str:
     """The exception's type and message in one line."""
     message = " ".join(str(error).split())
     return f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__

@@ -99,7 +99,7 @@ def _validate(
         first, first_failures = _validate(served, items[:half], start)
         second, second_failures = _validate(served, items[half:], start + half)
         return first + second, first_failures + second_failures
-    return loaded, [_failure(start + place, "invalid_item", _sentence(errors)) for place, errors in refused]
+    return loaded, [_failure(start + place, "invalid_item", sentence(errors)) for place, errors in refused]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +144,21 @@ def _isolate(
         predictions = served.predict(items, loaded, within=stopwatch)
         yield run, _Predicted(predictions, encode_each(served, predictions))
     except ModelFailed as error:
-        if isinstance(error, ModelAway):
-            raise TransientFailure(error.detail) from error
-        if isinstance(error.__cause__, MemoryError):
-            raise MemoryError(error.detail) from error
+        raise_if_transient(error)
         if len(items) == 1:
             yield run, error
         else:
             half = len(items) // 2  # loaded anew, since the model may have changed what it was given
             yield from _isolate(served, items[:half], None, start, stopwatch)
             yield from _isolate(served, items[half:], None, start + half, stopwatch)
+
+
+def raise_if_transient(error: ModelFailed) -> None:
+    """Raises `TransientFailure` or `MemoryError` if that is what the model's exception means: it may run again."""
+    if isinstance(error, ModelAway):
+        raise TransientFailure(error.detail) from error
+    if isinstance(error.__cause__, MemoryError):
+        raise MemoryError(error.detail) from error
 
 
 def _failure(place: int, code: str, message: str) -> ItemFailure:
@@ -163,5 +168,6 @@ def _failure(place: int, code: str, message: str) -> ItemFailure:
     return ItemFailure(place, code, message)
 
 
-def _sentence(errors: Sequence[FieldError]) -> str:
+def sentence(errors: Sequence[FieldError]) -> str:
+    """What is wrong with an item, in one line."""
     return "; ".join(f"{error.pointer or 'item'}: {error.detail}" for error in errors)

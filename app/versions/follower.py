@@ -7,10 +7,13 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from app.db import Database
-from app.errors import ConfigurationError, Unavailable
+from app.errors import ConfigurationError, Gone, Unavailable
+from app.models.contract import ContractError
 from app.models.registry import Registry
+from app.tables import ModelVersion
 from app.versions import events
 from app.versions.serving import served_declarations
+from app.versions.trained import bring_artifact, served_versions
 
 log = structlog.get_logger(__name__)
 
@@ -50,13 +53,24 @@ class Follower:
             newest = events.latest_event(session)
             if newest == self._seen:
                 return
-            self._seen = newest
             try:
-                declarations = served_declarations(session, self._models_file)
+                declarations = served_declarations(session, self._models_file, self._registry.artifact_cache)
             except ConfigurationError as error:
+                self._seen = newest
                 log.error("models_not_reloaded", reason=str(error))
                 return
+            versions = served_versions(session)
+        for version in versions:
+            self._bring_artifact(version)
+        self._seen = newest
         self._registry.replace(declarations)
+
+    def _bring_artifact(self, version: ModelVersion) -> None:
+        """Has it on this host before its model is loaded, which fails if this does."""
+        try:
+            bring_artifact(self._database, version, self._registry.artifact_cache)
+        except (ContractError, Gone, OSError) as error:
+            log.error("artifact_not_brought", model=version.model, version=version.version, reason=str(error))
 
     def _run(self) -> None:
         while not self._stopping.is_set():

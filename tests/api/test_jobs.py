@@ -53,6 +53,8 @@ def test_a_job_over_an_upload_is_accepted_at_once(client: Client, count_rows: Co
         "started_at": None,
         "finished_at": None,
         "max_errors": None,
+        "options": None,
+        "trained": None,
         "expires_at": None,
         "pruned_at": None,
     }

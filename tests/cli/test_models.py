@@ -8,6 +8,7 @@ import pytest
 from app.versions import events
 from tests.cli.conftest import Twofold
 from tests.jobs.conftest import Workshop
+from tests.versions.test_trained import version_row
 
 DECLARED = """
 [[model]]
@@ -85,6 +86,16 @@ def test_list_shows_the_default_by_promotion(twofold: Twofold, models_file: Path
     assert (first["default"], second["default"]) == (True, False)
     assert first["promoted_at"]
     assert second["promoted_at"] is None
+
+
+def test_list_shows_trained_versions_that_are_served(
+    twofold: Twofold, models_file: Path, workshop: Workshop
+) -> None:
+    version_row(workshop.database, model="slow", entry="1")
+
+    listed = orjson.loads(twofold("models", "list", "--json").stdout)
+
+    assert [model["version"] for model in listed if model["name"] == "slow"][-1] == "t1"
 
 
 def test_reload_tells_every_process_and_says_where_a_promotion_holds(

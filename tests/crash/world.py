@@ -26,7 +26,8 @@ from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.runner import Runner
-from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import Stopwatch, predict_chunk
 
 REFUSED, POISON, AWAY = -1, -2, -3
 """Numbers that the model refuses, that kill the runner, and for which what the model depends on is away."""
@@ -61,13 +62,13 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self.is_holding = False
-        self.held: list[tuple[Future[ChunkAnswer], ServedModel, Claim]] = []
+        self.held: list[tuple[Future[TaskAnswer], ServedModel, Claim]] = []
 
     def slots(self, served: ServedModel) -> int:
         return 8
 
-    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
-        future: Future[ChunkAnswer] = Future()
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
+        future: Future[TaskAnswer] = Future()
         self.held.append((future, served, claim))
         if not self.is_holding:
             self.let_go()

@@ -16,7 +16,7 @@ from app.config import Settings
 from app.data.chunks import pack
 from app.executors import ChunkExecutor, make_executor
 from app.executors.outcomes import result_of
-from app.jobs.claims import Broken, Claim, Done, Failed
+from app.jobs.claims import Broken, Claim, Done, Failed, Trained
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
@@ -29,6 +29,12 @@ name = "unruly"
 version = "1"
 class = "tests.executors.unruly:Unruly"
 concurrency = 2
+chunk_timeout_seconds = {timeout}
+
+[[model]]
+name = "pupil"
+version = "0"
+class = "tests.models.pupils:Pupil"
 chunk_timeout_seconds = {timeout}
 """
 TIMEOUT_SECONDS = 1.0
@@ -54,7 +60,7 @@ class Lab:
         self.executor: ChunkExecutor = make_executor(self.settings, self.registry)
         wait_until(lambda: self.executor.slots(self.served) == 2, "two slots", 60)
 
-    def run(self, *chunks: Sequence[Any]) -> list[Done | Failed | Broken]:
+    def run(self, *chunks: Sequence[Any]) -> list[Done | Trained | Failed | Broken]:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
         return [result_of(future, claim) for future, claim in self.submit(*chunks)]
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from app.data.chunks import pack
 from app.executors.outcomes import result_of
-from app.jobs.claims import Broken, Done, Failed
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
+from app.tables import JobKind
 from app.tasks.predict import Stopwatch
 from tests.executors.conftest import Lab
 from tests.waiting import wait_until
@@ -63,6 +65,28 @@ def test_more_chunks_than_slots_wait_their_turn(lab: Lab) -> None:
     assert all(isinstance(result, Done) for result in results)
 
 
+def test_a_training_gives_its_artifact_and_its_failure_is_the_chunks_own(lab: Lab) -> None:
+    pupil = lab.registry.get("pupil")
+    pupil.wait_ready(10)
+    items = pack(orjson.dumps({"text": text, "label": "x"}) for text in "abc")
+
+    def train(**options: str) -> object:
+        claim = Claim(1, 1, "job", "train:pupil@0", 0, 3, 1, 0, items, JobKind.TRAIN, options)
+        return result_of(lab.executor.submit(pupil, claim, Stopwatch()), claim)
+
+    trained, failed, broken = train(), train(act="raise"), train(act="disconnect")
+    assert isinstance(trained, Trained)
+    assert trained.artifact.parts == [b'{"guess":"x"}']
+    assert (trained.metrics["n_train"], trained.metrics["pid"] == os.getpid()) == (
+        3,
+        not lab.executor.ends_hung_chunks,
+    )
+    assert isinstance(failed, Failed)
+    assert failed.reason == "model pupil 0 raised ValueError: one label is not enough in train"
+    assert isinstance(broken, Broken)
+    assert broken.code == TRANSIENT
+
+
 @pytest.mark.parametrize(("act", "status"), [("kill", -9), ("exit", 3), ("segfault", -11)])
 def test_a_child_that_dies_costs_its_chunk_and_neither_the_pool_nor_its_neighbours(
     make_lab: Callable[[str], Lab], act: str, status: int
@@ -110,7 +134,7 @@ def test_a_model_that_took_another_one_s_place_gets_the_next_chunks(
         assert all(after.get(pid, n_loads + 1) == n_loads + 1 for pid, n_loads in before.items())
 
 
-def by_process(results: list[Done | Failed | Broken]) -> dict[int, int]:
+def by_process(results: list[Done | Trained | Failed | Broken]) -> dict[int, int]:
     """How often each process that answered has loaded the model."""
     answers = [orjson.loads(result.items)[0] for result in results if isinstance(result, Done)]
     assert answers

@@ -11,8 +11,9 @@ import pytest
 from app.data.chunks import ItemChunk, pack
 from app.db import Database
 from app.jobs import again, control, inputs, queue, rescue
-from app.jobs.claims import Broken, Claim, Done, Failed, ItemFailure
+from app.jobs.claims import Broken, Claim, Done, Failed, ItemFailure, Trained
 from app.jobs.ids import new_id
+from app.tables import JobKind
 
 QUEUE = "sentiment@1"
 
@@ -41,12 +42,15 @@ class Workshop:
         chunk_items: int = 1,
         *,
         model: str = "sentiment",
+        version: str = "1",
         window: int = 1000,
         priority: int = 0,
         run_at: datetime | None = None,
         owner: str = "",
         max_errors: int | None = None,
         expires_at: datetime | None = None,
+        kind: JobKind = JobKind.PREDICT,
+        options: dict[str, Any] | None = None,
     ) -> str:
         """A job over a new input, made in chunks of `chunk_items`."""
         job_id, input_id = new_id(), self.upload(n_items, chunk_items)
@@ -55,9 +59,11 @@ class Workshop:
                 session,
                 job_id=job_id,
                 model=model,
-                version="1",
+                version=version,
                 input_id=input_id,
                 window=window,
+                kind=kind,
+                options=options,
                 priority=priority,
                 run_at=run_at,
                 owner=owner,
@@ -75,7 +81,7 @@ class Workshop:
             queue.begin(session, claims, runner_id=runner_id)
         return claims
 
-    def finish(self, *results: Done | Failed) -> set[tuple[int, int]]:
+    def finish(self, *results: Done | Trained | Failed) -> set[tuple[int, int]]:
         with self.database.writing() as session:
             return queue.finish(session, results)
 
@@ -172,8 +178,15 @@ class Workshop:
         )
         assert wrong == []
         outputs = self.select_all("SELECT chunk_id FROM outputs ORDER BY chunk_id")
-        done = self.select_all("SELECT id AS chunk_id FROM chunks WHERE status = 'done' ORDER BY id")
+        done = self.select_all(
+            "SELECT id AS chunk_id FROM chunks WHERE status = 'done' AND queue NOT LIKE 'train:%' ORDER BY id"
+        )
         assert outputs == done
+        versions = self.select_all("SELECT job_id FROM model_versions ORDER BY job_id")
+        trained = self.select_all(
+            "SELECT id AS job_id FROM jobs WHERE kind = 'train' AND status = 'succeeded' ORDER BY id"
+        )
+        assert versions == trained
 
     @staticmethod
     def _chunk(first_item: int, n_items: int) -> ItemChunk:

@@ -16,6 +16,13 @@ def write(directory: Path, text: str) -> Path:
     return path
 
 
+def test_a_version_named_like_trained_ones_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text('[[model]]\nname = "a"\nversion = "t12"\nclass = "m:C"\n')
+    with pytest.raises(ConfigurationError, match="'t12' is of a form that trained versions have"):
+        read_declarations(path)
+
+
 def test_an_entry_with_every_key(tmp_path: Path) -> None:
     text = ENTRY + (
         'artifact = "w.bin"\noptions = { k = 3 }\ndefault = true\nconcurrency = 4\n'

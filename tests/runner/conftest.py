@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.config import Settings
+from app.config import GIB, Settings
 from app.db import Database
 from app.executors import ChunkExecutor
 from app.jobs.claims import Claim
@@ -20,7 +20,8 @@ from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.runner import Runner
-from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
+from app.tasks.kinds import TaskAnswer, perform
+from app.tasks.predict import Stopwatch
 from tests.jobs.conftest import Workshop
 from tests.models.specimens import declare
 from tests.waiting import wait_until
@@ -57,14 +58,14 @@ class StepExecutor:
     dies_alone = False
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Future[ChunkAnswer], Callable[[], ChunkAnswer]]] = deque()
+        self.waiting: deque[tuple[Future[TaskAnswer], Callable[[], TaskAnswer]]] = deque()
 
     def slots(self, served: ServedModel) -> int:
         return served.declaration.concurrency
 
-    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
-        future: Future[ChunkAnswer] = Future()
-        self.waiting.append((future, lambda: predict_chunk(served, claim.payload, stopwatch)))
+    def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
+        future: Future[TaskAnswer] = Future()
+        self.waiting.append((future, lambda: perform(served, claim, GIB, stopwatch)))
         return future
 
     def shutdown(self) -> None:

@@ -1,0 +1,75 @@
+"""Training: what a model class with `train` is asked for, and what it gives."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.errors import FieldError, Invalid, ModelFailed, Unavailable
+from app.models import JsonObject, Model, contract, schemas
+from app.models.served import RETRY_AFTER_SECONDS, ServedModel, failed, named
+
+GIVEN = ("items", "artifact")
+"""What `train` gets besides its options."""
+
+
+def require_trainable(served: ServedModel, options: Mapping[str, Any]) -> None:
+    """`Invalid` if the model's class has no `train`, or none that takes these options.
+
+    `Unavailable` while the class is not imported yet, or if it cannot be.
+    """
+    model_class = _class_of(served)
+    if not served.is_trainable:
+        path = served.declaration.class_path
+        raise _wrong("/kind", f"{served} cannot be trained: {path} has no train(self, items, artifact)")
+    method = model_class.train
+    for name in options:
+        if name in GIVEN:
+            raise _wrong(f"/options/{name}", f"train gets {name} anyway: take it out of options")
+    signature = inspect.signature(method)
+    try:
+        signature.bind(None, [], Path(), **options)
+    except TypeError as error:
+        raise _wrong("/options", f"{served}: train{signature} cannot be called with them: {error}") from None
+
+
+def validate(served: ServedModel, items: Sequence[object]) -> tuple[list[JsonObject], schemas.Refusals]:
+    """The items that `TrainItem` accepts, or `Item` if the class has no such schema, loaded; and why not the others."""
+    model_class = _class_of(served)
+    try:
+        declared = contract.nested_schema(model_class, "TrainItem")
+        declared = declared or contract.nested_schema(model_class, "Item")
+        return schemas.load_items(None if declared is None else schemas.item_schema(declared), items)
+    except Exception as error:
+        raise ModelFailed(f"{served}: its schema raised {named(error)}") from error
+
+
+def train(
+    served: ServedModel, items: list[JsonObject], artifact: Path, options: Mapping[str, Any]
+) -> JsonObject:
+    """Trains a new instance of the class, which writes `artifact`; its metrics.
+
+    `items` are as `validate` loaded them. `ModelFailed` if it raises, or returns what are no metrics.
+    """
+    try:
+        metrics = _class_of(served)().train(items, artifact, **options)
+    # sys.exit() in a model must not end a worker: it fails this call like any other exception.
+    except (Exception, SystemExit) as error:
+        raise failed(f"{served} raised {named(error)} in train", error) from error
+    if not isinstance(metrics, Mapping):
+        raise ModelFailed(f"{served}: train returned a {type(metrics).__name__}, not a dict of metrics")
+    return dict(metrics)
+
+
+def _class_of(served: ServedModel) -> type[Model]:
+    if served.model_class is not None:
+        return served.model_class
+    if served.state == "failed":
+        raise Unavailable(f"{served} failed to load: {served.reason}")
+    raise Unavailable(
+        f"{served} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+    )
+
+
+def _wrong(pointer: str, detail: str) -> Invalid:
+    return Invalid(f"{pointer}: {detail}", errors=[FieldError(pointer, detail)])

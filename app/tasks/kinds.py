@@ -1,0 +1,24 @@
+"""Kinds: which task the chunks of a kind of job are given to, wherever they run."""
+
+from app.jobs.claims import Claim
+from app.models.declarations import Declaration
+from app.models.served import ServedModel
+from app.tables import JobKind
+from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
+from app.tasks.train import TrainingAnswer, train_chunk
+
+TaskAnswer = ChunkAnswer | TrainingAnswer
+
+
+def limit_seconds(declaration: Declaration, kind: JobKind) -> float | None:
+    """How long a chunk may take; None for any time, which a training has."""
+    return declaration.chunk_timeout_seconds if kind is JobKind.PREDICT else None
+
+
+def perform(
+    served: ServedModel, claim: Claim, max_artifact_bytes: int, stopwatch: Stopwatch | None = None
+) -> TaskAnswer:
+    """Runs a claimed chunk; raises what its task raises."""
+    if claim.kind is JobKind.TRAIN:
+        return train_chunk(served, claim.payload, claim.options, max_artifact_bytes)
+    return predict_chunk(served, claim.payload, stopwatch)

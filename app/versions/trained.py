@@ -1,0 +1,119 @@
+"""Trained versions: what train jobs made of models, listed, served once promoted, and removed.
+
+Verbs take a session of a writing transaction and leave the commit to its caller; what only reads takes a reading one.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from app.columns import utc_now
+from app.db import Database
+from app.errors import Conflict, Gone, NotFound
+from app.models import packing
+from app.models.artifact_cache import bring
+from app.tables import ArtifactPart, Job, ModelVersion
+
+UNSYNCHRONIZED = {"synchronize_session": False}
+
+
+def list_versions(session: Session, model: str) -> Sequence[ModelVersion]:
+    """The trained versions of a model that have not been removed, the first first."""
+    return session.scalars(
+        select(ModelVersion)
+        .where(ModelVersion.model == model, ModelVersion.removed_at.is_(None))
+        .order_by(ModelVersion.created_at, ModelVersion.version)
+    ).all()
+
+
+def served_versions(session: Session) -> Sequence[ModelVersion]:
+    """Those of all models that were promoted, now or once: they are served until they are removed."""
+    return session.scalars(
+        select(ModelVersion)
+        .where(ModelVersion.promoted_at.is_not(None), ModelVersion.removed_at.is_(None))
+        .order_by(ModelVersion.model, ModelVersion.created_at, ModelVersion.version)
+    ).all()
+
+
+def versions_of_jobs(session: Session, job_ids: Collection[str]) -> dict[str, ModelVersion]:
+    """The versions that jobs made, by the ids of the jobs."""
+    rows = session.scalars(select(ModelVersion).where(ModelVersion.job_id.in_(job_ids)))
+    return {row.job_id: row for row in rows}
+
+
+def find(session: Session, model: str, version: str) -> ModelVersion | None:
+    """The trained version; None if there is none, or if it was removed."""
+    row = session.get(ModelVersion, (model, version))
+    return None if row is None or row.removed_at is not None else row
+
+
+def serve(session: Session, model: str, version: str) -> None:
+    """Notes that a version is served from now on; `NotFound` if there is none, `Gone` if it was removed."""
+    _kept(session, model, version)
+    session.execute(
+        update(ModelVersion)
+        .where(
+            ModelVersion.model == model, ModelVersion.version == version, ModelVersion.promoted_at.is_(None)
+        )
+        .values(promoted_at=utc_now()),
+        execution_options=UNSYNCHRONIZED,
+    )
+
+
+def remove(session: Session, model: str, version: str) -> None:
+    """Deletes a version's artifact. What is known of it stays, so that its name never comes again."""
+    _kept(session, model, version)
+    unfinished = (
+        select(Job.id)
+        .where(Job.model == model, Job.version == version, Job.finished_at.is_(None))
+        .order_by(Job.id)
+        .limit(1)
+    )
+    if (job_id := session.scalar(unfinished)) is not None:
+        raise Conflict(
+            f"version {version} of {model} is needed by job {job_id}: cancel it, or wait for its end"
+        )
+    session.execute(
+        delete(ArtifactPart).where(ArtifactPart.model == model, ArtifactPart.version == version),
+        execution_options=UNSYNCHRONIZED,
+    )
+    session.execute(
+        update(ModelVersion)
+        .where(ModelVersion.model == model, ModelVersion.version == version)
+        .values(removed_at=utc_now()),
+        execution_options=UNSYNCHRONIZED,
+    )
+
+
+def bring_artifact(database: Database, version: ModelVersion, cache: Path) -> Path:
+    """The version's artifact on this host, out of the database if need be; `Gone` if it was removed meanwhile."""
+    parts = iterate_parts(database, version.model, version.version)
+    return bring(version.sha256, lambda target: packing.unpack(version.form, parts, target), cache)
+
+
+def iterate_parts(database: Database, model: str, version: str) -> Iterator[bytes]:
+    """The artifact of a version, part by part, each read in a transaction of its own; `Gone` once it was removed."""
+    seq = 0
+    while True:
+        with database.reading() as session:
+            content = session.scalar(
+                select(ArtifactPart.content).where(
+                    ArtifactPart.model == model, ArtifactPart.version == version, ArtifactPart.seq == seq
+                )
+            )
+            if content is None:
+                _kept(session, model, version)
+                return
+        yield content
+        seq += 1
+
+
+def _kept(session: Session, model: str, version: str) -> ModelVersion:
+    row = session.get(ModelVersion, (model, version))
+    if row is None:
+        raise NotFound(f"no training made a version {version!r} of model {model!r}")
+    if row.removed_at is not None:
+        raise Gone(f"version {version} of model {model} was removed")
+    return row
