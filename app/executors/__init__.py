@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from app.config import Settings
+from app.data.objects import Storage
 from app.executors.processes import ProcessExecutor
 from app.executors.threads import ThreadExecutor
 from app.jobs.claims import Claim
@@ -34,12 +35,13 @@ class ChunkExecutor(Protocol):
 
 
 def make_executor(settings: Settings) -> ChunkExecutor:
-    """The executor that `TWOFOLD_EXECUTOR` names."""
+    """The executor that `TWOFOLD_EXECUTOR` names; `ConfigurationError` for `TWOFOLD_STORAGE_PREFIXES` that are none."""
+    storage = Storage.of(settings.storage_prefixes)
     if settings.executor == "process":
         processes = min(settings.runner_threads, os.cpu_count() or 1)
-        return ProcessExecutor(settings.models_file, settings.artifact_cache, processes)
+        return ProcessExecutor(settings.models_file, settings.artifact_cache, processes, storage)
     if settings.executor.startswith("dask://"):
         from app.executors.dask import DaskExecutor  # an extra
 
-        return DaskExecutor(settings.executor, settings.artifact_cache)
-    return ThreadExecutor(settings.runner_threads)
+        return DaskExecutor(settings.executor, settings.artifact_cache, storage)
+    return ThreadExecutor(settings.runner_threads, storage)

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from distributed import Client, KilledWorker, Scheduler, SchedulerPlugin
 
+from app.data.objects import Storage
 from app.executors.dask_worker import ChunkHangs, run_chunk
 from app.executors.outcomes import WorkerLost
 from app.jobs.claims import Claim
@@ -55,8 +56,9 @@ class DaskExecutor:
     ends_hung_chunks = True
     dies_alone = False
 
-    def __init__(self, address: str, artifact_cache: Path) -> None:
+    def __init__(self, address: str, artifact_cache: Path, storage: Storage) -> None:
         self._artifact_cache = artifact_cache
+        self._storage = storage
         self._address = address.replace("dask://", "tcp://", 1)
         self._client: Client | None = None
         self._threads_by_worker: dict[str, int] = {}
@@ -82,7 +84,12 @@ class DaskExecutor:
             return future
         executor = client.get_executor(pure=False, retries=0)
         task = executor.submit(
-            run_chunk, served.declaration, self._artifact_cache, claim.payload, key=f"{KEY_PREFIX}{new_id()}"
+            run_chunk,
+            served.declaration,
+            self._artifact_cache,
+            self._storage,
+            claim,
+            key=f"{KEY_PREFIX}{new_id()}",
         )
         task.add_done_callback(partial(self._settle, future))
         return future

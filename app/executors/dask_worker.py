@@ -7,10 +7,13 @@ from pathlib import Path
 
 from distributed import Status, get_worker
 
+from app.data.objects import Storage
+from app.jobs.claims import Claim
 from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure, predict_chunk
+from app.tasks.chunk import answer_chunk
+from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure
 
 LOOKS_PER_LIMIT = 10
 LAST_WORD_SECONDS = 3.0
@@ -25,12 +28,12 @@ _lock = threading.Lock()
 _loaded: dict[tuple[str, str], ServedModel] = {}
 
 
-def run_chunk(declaration: Declaration, artifact_cache: Path, payload: bytes) -> ChunkAnswer:
-    """Answers a chunk, as `predict_chunk` does; `ChunkHangs` if it takes too long."""
+def run_chunk(declaration: Declaration, artifact_cache: Path, storage: Storage, claim: Claim) -> ChunkAnswer:
+    """Answers a chunk, as `answer_chunk` does; `ChunkHangs` if it takes too long."""
     served = _serve(declaration, artifact_cache)
     if declaration.chunk_timeout_seconds is None:
-        return predict_chunk(served, payload)
-    return _run_within(declaration.chunk_timeout_seconds, served, payload)
+        return answer_chunk(served, claim, storage)
+    return _run_within(declaration.chunk_timeout_seconds, served, claim, storage)
 
 
 def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
@@ -46,14 +49,14 @@ def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
     return served
 
 
-def _run_within(limit_seconds: float, served: ServedModel, payload: bytes) -> ChunkAnswer:
+def _run_within(limit_seconds: float, served: ServedModel, claim: Claim, storage: Storage) -> ChunkAnswer:
     """Runs it in a thread of its own, so that this one can tell that it hangs. Waiting for a slot is no hanging."""
     future: Future[ChunkAnswer] = Future()
     stopwatch = Stopwatch()
 
     def run() -> None:
         try:
-            future.set_result(predict_chunk(served, payload, stopwatch))
+            future.set_result(answer_chunk(served, claim, storage, stopwatch))
         except BaseException as error:  # noqa: BLE001 — the future carries it to the thread that waits
             future.set_exception(error)
 

@@ -25,7 +25,7 @@ def result_of(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed | Brok
         case None:
             answer = future.result()
             failures = [replace(failure, message=storable(failure.message)) for failure in answer.failures]
-            return Done(claim, answer.items, answer.columns, failures)
+            return Done(claim, answer.items, answer.columns, failures, answer.written)
         case TransientFailure():
             return Broken(claim, TRANSIENT, storable(error.reason))
         case FutureTimeout():
@@ -38,10 +38,12 @@ def result_of(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed | Brok
             return Broken(claim, "runner_crashed", storable(str(error)))
         case MemoryError():
             return Broken(claim, "runner_crashed", "out of memory")
+        case ServingError():
+            log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, error=error.detail)
+            return Failed(claim, storable(error.detail))
         case _:
             log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
-            reason = error.detail if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-            return Failed(claim, storable(reason))
+            return Failed(claim, storable(f"{type(error).__name__}: {error}"))
 
 
 def storable(message: str) -> str:

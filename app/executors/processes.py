@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pebble import ProcessPool
 
+from app.data.objects import Storage
 from app.jobs.claims import Claim
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
+from app.tasks.chunk import answer_chunk
+from app.tasks.predict import ChunkAnswer, Stopwatch
 
 
 class ProcessExecutor:
@@ -22,8 +24,9 @@ class ProcessExecutor:
     ends_hung_chunks = True
     dies_alone = True
 
-    def __init__(self, models_file: Path, artifact_cache: Path, processes: int) -> None:
+    def __init__(self, models_file: Path, artifact_cache: Path, processes: int, storage: Storage) -> None:
         self._processes = processes
+        self._storage = storage
         self._pool = ProcessPool(
             max_workers=processes,
             initializer=_load_in_child,
@@ -38,7 +41,7 @@ class ProcessExecutor:
         declared = served.declaration
         future: Future[ChunkAnswer] = self._pool.schedule(
             _in_child,
-            args=[declared.name, declared.version, claim.payload],
+            args=[declared.name, declared.version, claim, self._storage],
             timeout=declared.chunk_timeout_seconds,
         )
         return future
@@ -58,5 +61,5 @@ def _load_in_child(models_file: Path, artifact_cache: Path) -> None:
         served.wait_ready()
 
 
-def _in_child(name: str, version: str, payload: bytes) -> ChunkAnswer:
-    return predict_chunk(_models.get(name, version), payload)
+def _in_child(name: str, version: str, claim: Claim, storage: Storage) -> ChunkAnswer:
+    return answer_chunk(_models.get(name, version), claim, storage)

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
 from app.data.chunks import part
+from app.data.extents import Extent
 from app.jobs import statements
-from app.jobs.claims import Claim, Done, Failed
+from app.jobs.claims import Claim, Done, Failed, Source
 from app.jobs.control import cancel_leftovers, give_up
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
 from app.tables import Chunk, ChunkState
@@ -140,9 +141,9 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             row.n_items,
             row.attempts,
             row.crashes,
-            row.payload
-            if row.n_items == row.n_stored
-            else part(row.payload, row.first_item - row.stored_first, row.n_items),
+            payload=_payload(row),
+            source=_source(row),
+            output_url=row.output_url,
         )
         for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
     ]
@@ -157,6 +158,26 @@ def put_back(session: Session, claim: Claim, **columns: Any) -> bool:
         execution_options=UNSYNCHRONIZED,
     )
     return put_back.one_or_none() is not None
+
+
+def _payload(row: Any) -> bytes:
+    """The items of a taken chunk, if the database has them."""
+    if row.payload is None:
+        return b""
+    if row.n_items == row.n_stored:
+        payload: bytes = row.payload
+        return payload
+    return part(row.payload, row.first_item - row.stored_first, row.n_items)
+
+
+def _source(row: Any) -> Source | None:
+    """Where the items of a taken chunk are, if that is in an object."""
+    if row.payload is not None:
+        return None
+    extent = Extent(
+        row.stored_first, row.n_stored, row.byte_offset, row.n_bytes, row.header_bytes, row.sha256
+    )
+    return Source(row.url, extent, row.first_item - row.stored_first)
 
 
 def _held(claim: Claim) -> Update:
@@ -181,6 +202,7 @@ def _ending(result: Done | Failed) -> dict[str, Any]:
 
 
 def _output_row(result: Done) -> dict[str, Any]:
+    written = result.written
     return {
         "chunk_id": result.claim.chunk_id,
         "job_id": result.claim.job_id,
@@ -188,7 +210,10 @@ def _output_row(result: Done) -> dict[str, Any]:
         "n_items": result.claim.n_items,
         "n_errored": result.n_errored,
         "columns": list(result.columns),
-        "items": result.items,
+        "items": result.items if written is None else None,
+        "object": written and written.name,
+        "n_bytes": written and written.n_bytes,
+        "sha256": written and written.sha256,
     }
 
 

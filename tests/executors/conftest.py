@@ -46,6 +46,7 @@ class Lab:
             executor=executor,
             runner_threads=2,
             poll_seconds=0.05,
+            storage_prefixes=(f"file://{folder}",),
         )
         self.registry = Registry(read_declarations(models_file))
         self.served: ServedModel = self.registry.get("unruly")
@@ -55,10 +56,14 @@ class Lab:
 
     def run(self, *chunks: Sequence[Any]) -> list[Done | Failed | Broken]:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
-        claims = [
-            Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
-            for number, acts in enumerate(chunks)
-        ]
+        return self.run_claims(
+            [
+                Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
+                for number, acts in enumerate(chunks)
+            ]
+        )
+
+    def run_claims(self, claims: Sequence[Claim]) -> list[Done | Failed | Broken]:
         futures = [self.executor.submit(self.served, claim, Stopwatch()) for claim in claims]
         return [result_of(future, claim) for future, claim in zip(futures, claims, strict=True)]
 
