@@ -7,7 +7,7 @@ manifest. The same end makes the same bytes, so two may write it at once.
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import orjson
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.columns import utc_now
 from app.data.addresses import Address
 from app.data.objects import Storage, Written
-from app.db import Database, is_away
+from app.db import Database
 from app.errors import ServingError
 from app.jobs.history import error_lines
 from app.jobs.ledger import UNSYNCHRONIZED, tell
@@ -56,29 +56,27 @@ class ManifestWriter:
             try:
                 self.write_due()
             except DBAPIError as error:
-                if not is_away(error):
-                    raise
                 log.warning("manifests_wait", error=" ".join(str(error.orig).split()))
 
     def write_due(self) -> int:
         """Writes what is due but for those that failed a little while ago; how many."""
+        self._retry_at = {job_id: at for job_id, at in self._retry_at.items() if at > time.monotonic()}
         with self._database.reading() as session:
-            waiting = due(session)
-        self._retry_at = {job_id: at for job_id, at in self._retry_at.items() if job_id in waiting}
+            waiting = due(session, but=self._retry_at)
         n_written = 0
         for job_id in waiting:
-            if self._stopping.is_set() or time.monotonic() < self._retry_at.get(job_id, 0.0):
-                continue
+            if self._stopping.is_set():
+                break
             try:
                 n_written += write(self._database, self._storage, job_id)
-            except ServingError as error:
-                log.error("manifest_not_written", job_id=job_id, error=error.detail)
+            except (ServingError, OSError) as error:  # OSError: no room for a long list of errors
+                log.error("manifest_not_written", job_id=job_id, error=str(error))
                 self._retry_at[job_id] = time.monotonic() + RETRY_SECONDS
         return n_written
 
 
-def due(session: Session) -> Sequence[str]:
-    """Jobs that have ended and whose manifests are to be written, the oldest first. Reads only."""
+def due(session: Session, *, but: Collection[str] = ()) -> Sequence[str]:
+    """Jobs that have ended and whose manifests are to be written, the oldest first, without some. Reads only."""
     return session.scalars(
         select(Job.id)
         .where(
@@ -86,6 +84,7 @@ def due(session: Session) -> Sequence[str]:
             Job.manifest_at.is_(None),
             Job.finished_at.is_not(None),
             Job.pruned_at.is_(None),
+            Job.id.not_in(list(but)),
         )
         .order_by(Job.finished_at)
         .limit(JOBS_AT_ONCE)
