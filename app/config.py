@@ -43,6 +43,7 @@ class Settings:
     lease_seconds: float = 60.0
     poll_seconds: float = 1.0
     retention_days: float | None = None
+    storage_prefixes: tuple[str, ...] = ()
     chunk_items: int = 1000
     chunk_bytes: int = MIB
     max_item_bytes: int = MIB
@@ -103,6 +104,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "runner": _one_of("embedded", "off"),
     "executor": lambda variable: _executor(env.str(variable)),
     "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),
+    "storage_prefixes": lambda variable: tuple(map(str.strip, env.str(variable).split(","))),
     "web_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
     "runners": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),
     "runner_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),

@@ -42,6 +42,12 @@ class BadRequest(ServingError):
     status, slug, title = 400, "bad-request", "Bad request"
 
 
+class Forbidden(ServingError):
+    """What this installation does not allow: an object outside of its allowed folders, say."""
+
+    status, slug, title = 403, "forbidden", "Forbidden"
+
+
 class NotFound(ServingError):
     """No model, input, job or page has that name."""
 

@@ -12,6 +12,7 @@ from werkzeug.serving import is_running_from_reloader
 from app.api import article, health, inputs, jobs, models, outputs, problems, requests, schedules
 from app.api.services import EXTENSION, Services, services
 from app.config import Settings, load_settings
+from app.data.objects import Storage
 from app.db import Database
 from app.lanes.loop import LoopLane
 from app.lanes.threads import ThreadLane
@@ -42,7 +43,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: fields in the schemas' order
     registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
     database = Database(settings.database_url)
-    app.extensions[EXTENSION] = Services(settings, database, registry)
+    storage = Storage.of(settings.storage_prefixes)
+    app.extensions[EXTENSION] = Services(settings, database, registry, storage)
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)

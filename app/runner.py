@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.config import Settings
+from app.data.objects import Storage
 from app.db import Database, is_away
 from app.errors import Unavailable
 from app.executors import ChunkExecutor, make_executor
@@ -27,6 +28,7 @@ from app.jobs import control, presence, queue, rescue
 from app.jobs.claims import TRANSIENT, Broken, Claim
 from app.jobs.ids import new_id
 from app.jobs.leases import Leases
+from app.jobs.manifests import ManifestWriter
 from app.jobs.retry import is_on_trial
 from app.jobs.upkeep import Upkeep
 from app.jobs.wakeup import Wakeup
@@ -67,6 +69,8 @@ class Runner:
         self._executor = executor or make_executor(settings, registry)
         self._leases = Leases(database, self.id, settings.lease_seconds)
         self._upkeep = Upkeep(database, registry, settings, self.id)
+        storage = Storage.of(settings.storage_prefixes)
+        self._manifests = ManifestWriter(database, storage, settings.poll_seconds)
         self._heartbeat = heartbeat
         self._running: dict[Future[TaskAnswer], Claim] = {}
         self._stopwatches: dict[Future[TaskAnswer], Stopwatch] = {}
@@ -103,6 +107,7 @@ class Runner:
         wakeup = Wakeup(self._database, self.wake)
         wakeup.start()
         self._leases.start()
+        self._manifests.start()
         log.info("runner_started", runner_id=self.id, threads=self._settings.runner_threads)
         try:
             while not self._is_stopping:
@@ -114,6 +119,7 @@ class Runner:
             wakeup.stop()
         is_idle = self._drain(time.monotonic() + drain_seconds)
         self._leases.stop()
+        self._manifests.stop()
         log.info("runner_stopped", runner_id=self.id, idle=is_idle, trouble=self.trouble)
         return is_idle
 

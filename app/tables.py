@@ -122,6 +122,9 @@ class Input(Row):
     n_chunks: Mapped[int] = mapped_column(Integer, server_default="0", comment="rows in input_chunks")
     n_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0", comment="bytes of the decoded body")
     sha256: Mapped[str | None] = mapped_column(String(64), comment="hex digest of the decoded body")
+    url: Mapped[str | None] = mapped_column(
+        Text, comment="the object in which its items stay; null: uploaded"
+    )
     owner: Mapped[str] = mapped_column(Text, server_default="", comment="whose it is; empty without keys")
     collection: Mapped[str | None] = mapped_column(Text, comment="where schedules look for it")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when the upload began")
@@ -134,6 +137,11 @@ class InputChunk(Row):
     __tablename__ = "input_chunks"
     __table_args__ = (
         CheckConstraint("n_items > 0", name="has_items"),
+        CheckConstraint(
+            "(items IS NULL) = "
+            "(url IS NOT NULL AND byte_offset IS NOT NULL AND n_bytes IS NOT NULL AND sha256 IS NOT NULL)",
+            name="items_or_place",
+        ),
         {"comment": "The items of an input, about a thousand a row."},
     )
 
@@ -143,7 +151,16 @@ class InputChunk(Row):
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, comment="0, 1, 2 … within the input")
     first_item: Mapped[int] = mapped_column(Integer, comment="index of its first item within the input")
     n_items: Mapped[int] = mapped_column(Integer, comment="how many items it holds")
-    items: Mapped[bytes] = mapped_column(Payload, comment="a JSON array of items, one item per line")
+    items: Mapped[bytes | None] = mapped_column(
+        Payload, comment="a JSON array of items, one item per line; null: they are in an object"
+    )
+    url: Mapped[str | None] = mapped_column(Text, comment="the object that they are in")
+    byte_offset: Mapped[int | None] = mapped_column(BigInteger, comment="where in it they begin")
+    n_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="how many bytes from there on")
+    header_bytes: Mapped[int | None] = mapped_column(
+        Integer, comment="a CSV's header, from its start; null: NDJSON"
+    )
+    sha256: Mapped[str | None] = mapped_column(String(64), comment="hex digest of header and items there")
 
 
 class Job(Row):
@@ -169,6 +186,19 @@ class Job(Row):
             unique=True,
             sqlite_where=text("idempotency_key IS NOT NULL"),
             postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index(
+            "jobs_output_url",
+            "output_url",
+            unique=True,
+            sqlite_where=text("output_url IS NOT NULL"),
+            postgresql_where=text("output_url IS NOT NULL"),
+        ),
+        Index(
+            "jobs_unlisted",
+            "finished_at",
+            sqlite_where=text("output_url IS NOT NULL AND manifest_at IS NULL"),
+            postgresql_where=text("output_url IS NOT NULL AND manifest_at IS NULL"),
         ),
         Index(
             "jobs_expiring",
@@ -223,6 +253,12 @@ class Job(Row):
     )
     pruned_at: Mapped[datetime | None] = mapped_column(
         UtcDateTime, comment="when its outputs and errors went"
+    )
+    output_url: Mapped[str | None] = mapped_column(
+        Text, comment="the folder of objects that its outputs go to; null: to outputs"
+    )
+    manifest_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="when the manifest of that folder was written"
     )
 
 
@@ -315,6 +351,10 @@ class Output(Row):
     __tablename__ = "outputs"
     __table_args__ = (
         UniqueConstraint("job_id", "first_item"),
+        CheckConstraint(
+            "(items IS NULL) = (object IS NOT NULL AND n_bytes IS NOT NULL AND sha256 IS NOT NULL)",
+            name="items_or_object",
+        ),
         {"comment": "What the model gave for a chunk, written in the transaction that ended it."},
     )
 
@@ -330,9 +370,15 @@ class Output(Row):
     n_items: Mapped[int] = mapped_column(Integer, comment="places in `items`, those of failed items included")
     n_errored: Mapped[int] = mapped_column(Integer, comment="places that hold null: their items failed")
     columns: Mapped[list[str]] = mapped_column(JSON, comment="the fields that occur, for the header of a CSV")
-    items: Mapped[bytes] = mapped_column(
-        Payload, comment="a JSON array of item + prediction, one per line; null where the item failed"
+    items: Mapped[bytes | None] = mapped_column(
+        Payload,
+        comment="a JSON array of item + prediction, one per line; null where the item failed, or all in an object",
     )
+    object: Mapped[str | None] = mapped_column(
+        Text, comment="its name in the job's output_url: item + prediction, one per line"
+    )
+    n_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="bytes of the object")
+    sha256: Mapped[str | None] = mapped_column(String(64), comment="hex digest of the object")
 
 
 class ItemError(Row):

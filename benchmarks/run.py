@@ -9,6 +9,7 @@ BENCHMARKS = {
     "data_formats": "data_formats",
     "pipe": "pipe",
     "memory": "memory",
+    "stores": "stores",
     "main_job": "main_job",
     "queue_rate": "queue_rate",
     "claim_flat": "claim_flat",

@@ -51,10 +51,17 @@ class Service:
             )
             return _answer(connection, 201)
 
-    def run(self, input_id: str) -> Any:
+    def register(self, url: str) -> Any:
+        """The input made of an object that stays where it is."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
+            body = orjson.dumps({"url": url})
+            connection.request("POST", "/v1/inputs", body, {"Content-Type": "application/json"})
+            return _answer(connection, 201)
+
+    def run(self, input_id: str, **options: str) -> Any:
         """The job over this input, when it has succeeded."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
-            body = orjson.dumps({"model": "nothing", "input_id": input_id})
+            body = orjson.dumps({"model": "nothing", "input_id": input_id, **options})
             connection.request("POST", "/v1/jobs", body, {"Content-Type": "application/json"})
             job = _answer(connection, 202)
             while not job["done"]:

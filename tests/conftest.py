@@ -1,4 +1,4 @@
-"""Both databases for every test that asks for `database`: file SQLite, and a real PostgreSQL server of our own."""
+"""Both databases for every test that asks for `database`: file SQLite, and a real PostgreSQL server; and an S3 API."""
 
 import itertools
 import shutil
@@ -6,13 +6,41 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 from sqlalchemy import URL, make_url, text
 
 from app.db import Database
 from tests.postgres import start_postgres
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The endpoint of a server of the S3 API."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def make_bucket(moto: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Makes an empty bucket on a real S3 API, which the environment points at as it would at any other."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+    def make(name: str) -> Any:
+        found = boto3.resource("s3").create_bucket(Bucket=name)
+        found.objects.all().delete()
+        return found
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ LEDGER, STATES, STATEMENTS, AGAIN, INPUTS, RUNNER = (
     "app/jobs/inputs.py",
     "app/runner.py",
 )
+CHUNK, MANIFESTS = "app/tasks/chunk.py", "app/jobs/manifests.py"
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,24 @@ MUTATIONS = (
         ((RUNNER, "                self._leases.abandon(claim)\n", ""),),
         "tests/runner/test_hung.py",
         "not_renewed",
+    ),
+    Mutation(
+        "the digest of what is read from an object",
+        ((CHUNK, "        if not extent.is_of(found):\n", "        if False:\n"),),
+        "tests/api/test_objects.py",
+        "changed_or_went",
+    ),
+    Mutation(
+        "a part's name is that of one run alone",
+        ((CHUNK, "-c{claim.chunk_id}-e{claim.epoch}", ""),),
+        "tests/jobs/test_manifests.py",
+        "stale_runner",
+    ),
+    Mutation(
+        "a manifest of an earlier end is written again",
+        ((MANIFESTS, "or_(Job.id != job.id, Job.finished_at != job.finished_at)", "Job.id != job.id"),),
+        "tests/jobs/test_manifests.py",
+        "last_word",
     ),
 )
 

@@ -95,4 +95,5 @@ def _latest_job(session: Any, filename: str) -> Job | None:
 
 
 def _has_result(job: Job) -> bool:
-    return job.status in (JobState.SUCCEEDED, JobState.PARTIAL) and job.pruned_at is None
+    is_here = job.pruned_at is None and job.output_url is None
+    return is_here and job.status in (JobState.SUCCEEDED, JobState.PARTIAL)

@@ -26,6 +26,7 @@ from app.api.services import services
 from app.errors import Conflict, FieldError, Invalid
 from app.jobs import again, control, history
 from app.jobs.ids import is_id, new_id
+from app.jobs.manifests import MANIFEST
 from app.jobs.uploads import receive_items
 from app.models.declarations import Declaration
 from app.models.training import require_trainable
@@ -44,7 +45,7 @@ WATCH_SECONDS = (0.02, 0.5)
 @blueprint.arguments(JobRequest)
 @blueprint.arguments(Repeatable, location="headers")
 @blueprint.response(202, JobSchema)
-@blueprint.problems(400, 404, 409, 410, 413, 415, 422, 503)
+@blueprint.problems(400, 403, 404, 409, 410, 413, 415, 422, 503)
 def create_job(
     wanted: Mapping[str, Any], repeatable: Mapping[str, Any]
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -62,7 +63,7 @@ def create_job(
 @blueprint.arguments(JobRequest)
 @blueprint.response(202, JobSchema)
 @blueprint.alt_response(200, schema=JobSchema, description="The job that the same request made before")
-@blueprint.problems(400, 404, 409, 410, 413, 415, 422, 503)
+@blueprint.problems(400, 403, 404, 409, 410, 413, 415, 422, 503)
 def put_job(wanted: Mapping[str, Any], job_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Makes a job under an id of the client's own, a UUID in lower case: sent again, it changes nothing.
 
@@ -175,6 +176,9 @@ def make(
             require_trainable(served, options)
         elif served.state == "untrained":
             raise Conflict(served.untrained)
+        output_url = wanted["output_url"]
+        if output_url is not None:
+            output_url = str(here.storage.folder(output_url, "/output_url"))
         input_id = wanted.get("input_id")
         if input_id is None:
             input_id = receive_items(session, wanted["data"], limits(here.settings))
@@ -193,6 +197,7 @@ def make(
             expires_at=wanted["expires_at"],
             idempotency_key=key,
             request_sha256=sha256,
+            output_url=output_url,
         )
     bind_contextvars(job_id=job_id)
     return job_id, True
@@ -224,8 +229,10 @@ def _described(job: Job, now: datetime) -> dict[str, Any]:
         elapsed = (now - job.started_at).total_seconds()
         eta_seconds = round(elapsed / n_ended * (job.n_items - n_ended), 1)
     described = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
+    has_manifest = job.output_url is not None and job.manifest_at is not None
     return {
         **described,
+        "manifest_url": f"{job.output_url}/{MANIFEST}" if has_manifest else None,
         "counts": job,
         "done": job.status in TERMINAL_JOB_STATES,
         "progress": round(n_ended / job.n_items, 4),

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import orjson
 from flask import Response, request
 from marshmallow import Schema, fields, validate
 
@@ -68,7 +67,8 @@ class OutputQuery(Schema):
 def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
     """Each item with its prediction, in input order, as `Accept` asks: JSON, NDJSON, CSV or Parquet.
 
-    Items that failed are left out, but keep their place in ranges; `/errors` names them. A part, by `Range` or by
+    Items that failed are left out, but keep their place in ranges; `/errors` names them. A job with an `output_url`
+    has its outputs there: that is a 409. A part, by `Range` or by
     `offset` and `limit`, is a document of its own.
     """
     format = format_of_accept(request.headers.get("Accept"))
@@ -82,6 +82,7 @@ def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
                 f"job {job_id} is {job.status}: wait until it is done, or ask for ?partial=true",
                 headers={"Retry-After": str(POLL_SECONDS)},
             )
+        history.require_in_database(job)
         history.require_kept(job)
         columns = history.output_columns(session, job_id) if format in HAS_COLUMNS else ()
     wanted = range_of_query(query, job.n_items)
@@ -114,11 +115,7 @@ def get_errors(job_id: str) -> Response:
         job = history.get_job(session, checked_id(job_id, "job"))
         history.require_predictions(job)
         history.require_kept(job)
-    lines = (
-        orjson.dumps({"index": index, "code": code, "message": message}) + b"\n"
-        for index, code, message in history.iterate_errors(database, job_id)
-    )
-    return _compressed(lines, Format.NDJSON)
+    return _compressed(history.error_lines(database, job_id), Format.NDJSON)
 
 
 def stream(

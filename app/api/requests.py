@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import structlog
@@ -108,6 +108,14 @@ def checked_id(text: str, kind: str) -> str:
     return text
 
 
+def checked(schema: Schema, value: Any) -> Any:
+    """What a schema reads in the JSON value of a body; `Invalid` points at what it refuses."""
+    try:
+        return schema.load(value, unknown=RAISE)
+    except ValidationError as error:
+        raise _refusal(list(field_errors(error.messages, "", schema))) from None
+
+
 class Parser(FlaskParser):
     """Reads query parameters and JSON bodies for the views' schemas, and refuses with pointers into them."""
 
@@ -130,9 +138,14 @@ class Parser(FlaskParser):
             for location, messages in error.messages_dict.items()
             for each in field_errors(messages, "", schema)
         ]
-        told = "; ".join(f"{each.pointer or 'body'}: {each.detail}" for each in found[:TOLD])
-        more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
-        raise Invalid(told + more, errors=found)
+        raise _refusal(found)
+
+
+def _refusal(found: Sequence[FieldError]) -> Invalid:
+    """The errors of a request, of which its sentence tells the first."""
+    told = "; ".join(f"{each.pointer or 'body'}: {each.detail}" for each in found[:TOLD])
+    more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
+    return Invalid(told + more, errors=found)
 
 
 def _placed(location: str, pointer: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from app.data.formats import Format
 from app.jobs.ids import is_id
 from app.models.declarations import NAME
 from app.tables import JobKind, JobState
@@ -16,6 +17,7 @@ MAX_INTEGER = 2**31 - 1
 RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
+OBJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}\Z")
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)
 """Python's years end in 9999: times that clients name stay clear of it, since priorities and offsets move them."""
@@ -152,6 +154,9 @@ class Page(Schema):
 class InputSchema(Schema):
     id = fields.String()
     format = fields.String(metadata={"enum": ["json", "ndjson", "csv", "parquet"]})
+    url = fields.String(
+        allow_none=True, metadata={"description": "the object in which its items stay; null: uploaded"}
+    )
     n_items = fields.Integer()
     n_bytes = fields.Integer(metadata={"description": "bytes of the body, after decompression"})
     sha256 = fields.String(
@@ -178,6 +183,45 @@ class UploadQuery(Schema):
         load_default=None,
         metadata={"description": "its items go after this time; a + in an offset must be sent as %2B"},
     )
+
+
+class Registration(Schema):
+    url = fields.String(
+        required=True,
+        metadata={
+            "description": "an object of NDJSON or CSV that stays where it is: `s3://…`, `gs://…` or `file:///…`"
+        },
+    )
+    format = fields.String(
+        load_default=None,
+        validate=validate.OneOf(list(Format)),
+        metadata={"description": "by the object's name if left out", "enum": ["ndjson", "csv"]},
+    )
+
+
+class UploadTarget(Schema):
+    folder = fields.String(required=True, metadata={"description": "where to: `s3://bucket/incoming`"})
+    name = fields.String(
+        required=True,
+        validate=validate.Regexp(
+            OBJECT_NAME, error="is no name: use 1 to 128 of letters, digits, '.', '_' and '-'"
+        ),
+        metadata={"description": "the object's name; an id is put before it"},
+    )
+    expires_in = fields.Integer(
+        strict=True,
+        load_default=3600,
+        validate=validate.Range(1, 86_400),
+        metadata={"description": "for how many seconds the upload may begin"},
+    )
+
+
+class PresignedUpload(Schema):
+    url = fields.String(metadata={"description": "to register with `POST /v1/inputs` once it is uploaded"})
+    upload_url = fields.String(metadata={"description": "where to send the object; anyone may who has this"})
+    method = fields.String(metadata={"enum": ["PUT"]})
+    headers = fields.Dict(metadata={"description": "to send with it"})
+    expires_at = Timestamp()
 
 
 class InputQuery(Page):
@@ -239,6 +283,14 @@ class JobRequest(Schema):
         metadata={"description": "after this time what has not run is not run, and its outputs go"},
     )
 
+    output_url = fields.String(
+        allow_none=True,
+        load_default=None,
+        metadata={
+            "description": "a folder of an object store to write the outputs to, in parts listed by manifest.json"
+        },
+    )
+
     @validates_schema
     def fits_kind(self, data: dict[str, Any], **_: Any) -> None:
         if data["kind"] is JobKind.PREDICT and "options" in data:
@@ -247,6 +299,8 @@ class JobRequest(Schema):
             raise ValidationError(
                 "is for kind predict: a training ends at the first wrong item", "max_errors"
             )
+        if data["kind"] is JobKind.TRAIN and data["output_url"] is not None:
+            raise ValidationError("is for kind predict: a training has no outputs", "output_url")
 
     @validates_schema
     def one_source(self, data: dict[str, Any], **_: Any) -> None:
@@ -291,6 +345,12 @@ class JobSchema(Schema):
     )
     expires_at = Timestamp(allow_none=True)
     pruned_at = Timestamp(allow_none=True, metadata={"description": "when its outputs and errors went"})
+    output_url = fields.String(
+        allow_none=True, metadata={"description": "the folder its outputs are written to; null: kept here"}
+    )
+    manifest_url = fields.String(
+        allow_none=True, metadata={"description": "lists them; null until it is there, just after the end"}
+    )
 
 
 class JobList(Schema):

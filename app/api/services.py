@@ -6,6 +6,7 @@ from typing import cast
 from flask import current_app
 
 from app.config import Settings
+from app.data.objects import Storage
 from app.db import Database
 from app.models.registry import Registry
 
@@ -17,6 +18,7 @@ class Services:
     settings: Settings
     database: Database
     registry: Registry
+    storage: Storage
 
 
 def services() -> Services:

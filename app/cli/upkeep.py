@@ -5,19 +5,24 @@ import click
 from app.cli.database import connected
 from app.cli.printing import print_facts
 from app.config import load_settings
+from app.data.objects import Storage
+from app.jobs.manifests import ManifestWriter
 from app.jobs.upkeep import sweep_all
 
-KINDS = ("jobs_expired", "jobs_pruned", "inputs_pruned", "uploads_dropped")
+KINDS = ("manifests_written", "jobs_expired", "jobs_pruned", "inputs_pruned", "uploads_dropped")
 
 
 @click.command()
 def upkeep() -> None:
-    """Stop jobs whose time is over, and prune what has expired, in small batches.
+    """Write manifests that are due, stop jobs whose time is over, and prune what has expired, in small batches.
 
     Runners do this too; it is for a cron of your own where none runs, or to have the room at once.
     """
-    retention_days = load_settings().retention_days
+    settings = load_settings()
+    storage = Storage.of(settings.storage_prefixes)
     with connected() as database:
         database.require_current_schema()
-        counts = sweep_all(database, retention_days)
+        n_written = ManifestWriter(database, storage, settings.poll_seconds).write_due()
+        counts = sweep_all(database, settings.retention_days)
+        counts["manifests_written"] = n_written
     print_facts({kind: counts[kind] for kind in KINDS})

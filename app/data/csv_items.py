@@ -20,38 +20,54 @@ csv.field_size_limit(2**31 - 1)
 _MAX_GROWTH = 10
 
 
-def csv_items(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
-    """The JSON text of each row; blank lines are skipped. Errors name the line on which the row starts."""
-    text = _Text(pieces, limits)
-    rows = csv.reader(chain.from_iterable(text.batches()), strict=True)
-    header: list[str] = []
-    max_json_bytes, n_bytes = _MAX_GROWTH * limits.max_bytes, 0
-    dumps, max_item_bytes = orjson.dumps, limits.max_item_bytes
-    while True:
-        text.line = rows.line_num + 1
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise _broken(error, text.line) from None
-        text.n_silent = 0
-        if not row:
-            continue
-        if not header:
-            header = _header(row, text.line)
-            continue
-        if len(row) != len(header):
-            raise _uneven(row, header, text.line)
-        item = dumps(dict(zip(header, row, strict=True)))
-        if len(item) > max_item_bytes:
-            raise item_too_large(f"line {text.line}", limits)
-        n_bytes += len(item)
-        if n_bytes > max_json_bytes:
-            detail = f"the rows up to here are larger than {max_json_bytes:,} bytes of JSON, names included"
-            raise refused(TooLarge, f"line {text.line}", detail)
-        # A copy: orjson leaves its buffer behind the result, 4 KiB at least, and a chunk holds 1,000 of them.
-        yield b"%b" % item
+class CsvItems:
+    """The JSON text of each row; blank lines are skipped. Errors name the line on which the row starts.
+
+    While they are taken, `n_header_lines` tells how many lines there are down to the header's end, and `n_lines`
+    how many down to the end of the row whose item came last.
+    """
+
+    def __init__(self, pieces: Iterable[bytes], limits: Limits) -> None:
+        self._pieces = pieces
+        self._limits = limits
+        self.n_header_lines = self.n_lines = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        limits = self._limits
+        text = _Text(self._pieces, limits)
+        rows = csv.reader(chain.from_iterable(text.batches()), strict=True)
+        header: list[str] = []
+        max_json_bytes, n_bytes = _MAX_GROWTH * limits.max_bytes, 0
+        dumps, max_item_bytes = orjson.dumps, limits.max_item_bytes
+        while True:
+            text.line = rows.line_num + 1
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise _broken(error, text.line) from None
+            text.n_silent = 0
+            if not row:
+                continue
+            if not header:
+                header = _header(row, text.line)
+                self.n_header_lines = rows.line_num
+                continue
+            if len(row) != len(header):
+                raise _uneven(row, header, text.line)
+            item = dumps(dict(zip(header, row, strict=True)))
+            if len(item) > max_item_bytes:
+                raise item_too_large(f"line {text.line}", limits)
+            n_bytes += len(item)
+            if n_bytes > max_json_bytes:
+                detail = (
+                    f"the rows up to here are larger than {max_json_bytes:,} bytes of JSON, names included"
+                )
+                raise refused(TooLarge, f"line {text.line}", detail)
+            self.n_lines = rows.line_num
+            # A copy: orjson leaves its buffer behind the result, 4 KiB at least, and a chunk holds 1,000 of them.
+            yield b"%b" % item
 
 
 class _Text:

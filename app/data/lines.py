@@ -18,20 +18,37 @@ from app.data.items import (
 
 
 def ndjson_items(pieces: Iterable[bytes], limits: Limits) -> Iterator[list[bytes]]:
-    """The JSON text of each line that is not blank, checked, in batches; errors name the line.
+    """The JSON text of each line that is not blank, checked, in batches; errors name the line."""
+    return (items for _, items in checked_blocks(pieces, limits))
 
-    A batch is checked as a whole, at twice the speed of line by line; which line is wrong is looked for later.
+
+def checked_blocks(pieces: Iterable[bytes], limits: Limits) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Blocks of whole lines, as they are in the body, each with its items; errors name the line that is none.
+
+    A block is checked as a whole, at twice the speed of line by line; which line is wrong is looked for later.
     """
-    strip = methodcaller("strip", WHITE_SPACE)
     first_line = 1
     for block in whole_lines(pieces, limits):
-        lines = block.split(b"\n")
-        items = list(filter(None, map(strip, lines)))
-        if not _are_items(items, limits):
-            _refuse_first(lines, first_line, limits)
-        # A carriage return can only stand between tokens: inside a string orjson refuses it.
-        yield [item.replace(b"\r", b"") for item in items] if b"\r" in block else items
-        first_line += len(lines) - 1
+        texts = _texts(block)
+        if not _are_items(texts, limits):
+            _refuse_first(block.split(b"\n"), first_line, limits)
+        yield block, _on_one_line(texts, block)
+        first_line += block.count(b"\n")
+
+
+def items_of(block: bytes) -> list[bytes]:
+    """The items of a block that was checked once."""
+    return _on_one_line(_texts(block), block)
+
+
+def _texts(block: bytes) -> list[bytes]:
+    """The lines of a block, but for blank ones."""
+    return list(filter(None, map(methodcaller("strip", WHITE_SPACE), block.split(b"\n"))))
+
+
+def _on_one_line(items: list[bytes], block: bytes) -> list[bytes]:
+    """A carriage return can only stand between tokens: inside a string orjson refuses it."""
+    return [item.replace(b"\r", b"") for item in items] if b"\r" in block else items
 
 
 def _are_items(texts: list[bytes], limits: Limits) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from app.data.chunks import ItemChunk, Limits, batched, chunked
-from app.data.csv_items import csv_items
+from app.data.csv_items import CsvItems
 from app.data.formats import Format
 from app.data.json_items import json_items
 from app.data.lines import ndjson_items
@@ -28,9 +28,14 @@ def read_items(blocks: Iterable[bytes], format: Format, limits: Limits) -> Itera
         n_items += chunk.n_items
         yield chunk
     if not n_items:
-        raise Invalid(
-            "the body has no items", errors=[FieldError(_FIRST[format], "at least one item is needed")]
-        )
+        raise no_items(format)
+
+
+def no_items(format: Format) -> Invalid:
+    """What is wrong with a body that holds none."""
+    return Invalid(
+        "the body has no items", errors=[FieldError(_FIRST[format], "at least one item is needed")]
+    )
 
 
 _FIRST = {Format.JSON: "/data", Format.NDJSON: "line 1", Format.CSV: "line 1", Format.PARQUET: "row 1"}
@@ -43,7 +48,7 @@ def _batches(pieces: Iterator[bytes], format: Format, limits: Limits) -> Iterato
         case Format.NDJSON:
             return ndjson_items(pieces, limits)
         case Format.CSV:
-            return batched(csv_items(pieces, limits))
+            return batched(CsvItems(pieces, limits))
         case Format.PARQUET:
             from app.data.parquet_items import parquet_items  # pyarrow is an extra, and 40 MB in memory
 

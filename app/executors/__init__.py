@@ -5,12 +5,13 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from app.config import Settings
+from app.data.objects import Storage
 from app.executors.processes import ProcessExecutor
 from app.executors.threads import ThreadExecutor
 from app.jobs.claims import Claim
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.kinds import TaskAnswer
+from app.tasks.kinds import Means, TaskAnswer
 from app.tasks.predict import Stopwatch
 
 
@@ -36,12 +37,16 @@ class ChunkExecutor(Protocol):
 
 
 def make_executor(settings: Settings, registry: Registry) -> ChunkExecutor:
-    """The executor that `TWOFOLD_EXECUTOR` names, for the models of a registry."""
+    """The executor that `TWOFOLD_EXECUTOR` names, for the models of a registry.
+
+    `ConfigurationError` for `TWOFOLD_STORAGE_PREFIXES` that are none.
+    """
+    means = Means(Storage.of(settings.storage_prefixes), settings.max_artifact_bytes)
     if settings.executor == "process":
         processes = min(settings.runner_threads, os.cpu_count() or 1)
-        return ProcessExecutor(registry, settings.artifact_cache, processes, settings.max_artifact_bytes)
+        return ProcessExecutor(registry, settings.artifact_cache, processes, means)
     if settings.executor.startswith("dask://"):
         from app.executors.dask import DaskExecutor  # an extra
 
-        return DaskExecutor(settings.executor, settings.artifact_cache, settings.max_artifact_bytes)
-    return ThreadExecutor(settings.runner_threads, settings.max_artifact_bytes)
+        return DaskExecutor(settings.executor, settings.artifact_cache, means)
+    return ThreadExecutor(settings.runner_threads, means)

@@ -18,7 +18,7 @@ from app.executors.outcomes import WorkerLost
 from app.jobs.claims import Claim
 from app.jobs.ids import new_id
 from app.models.served import ServedModel
-from app.tasks.kinds import TaskAnswer
+from app.tasks.kinds import Means, TaskAnswer
 from app.tasks.predict import Stopwatch, TransientFailure
 
 log = structlog.get_logger(__name__)
@@ -56,9 +56,9 @@ class DaskExecutor:
     ends_hung_chunks = True
     dies_alone = False
 
-    def __init__(self, address: str, artifact_cache: Path, max_artifact_bytes: int) -> None:
-        self._max_artifact_bytes = max_artifact_bytes
+    def __init__(self, address: str, artifact_cache: Path, means: Means) -> None:
         self._artifact_cache = artifact_cache
+        self._means = means
         self._address = address.replace("dask://", "tcp://", 1)
         self._client: Client | None = None
         self._threads_by_worker: dict[str, int] = {}
@@ -88,7 +88,7 @@ class DaskExecutor:
             served.declaration,
             self._artifact_cache,
             claim,
-            self._max_artifact_bytes,
+            self._means,
             key=f"{KEY_PREFIX}{new_id()}",
         )
         task.add_done_callback(partial(self._settle, future))

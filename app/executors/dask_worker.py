@@ -11,7 +11,7 @@ from distributed import Status, get_worker
 from app.executors.loaded import load_once
 from app.jobs.claims import Claim
 from app.models.declarations import Declaration
-from app.tasks.kinds import TaskAnswer, limit_seconds, perform
+from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
 from app.tasks.predict import Stopwatch
 
 LOOKS_PER_LIMIT = 10
@@ -23,11 +23,9 @@ class ChunkHangs(Exception):
     """A chunk takes longer than its model's `chunk_timeout_seconds`."""
 
 
-def run_chunk(
-    declaration: Declaration, artifact_cache: Path, claim: Claim, max_artifact_bytes: int
-) -> TaskAnswer:
+def run_chunk(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> TaskAnswer:
     """Runs a chunk, as `perform` does; `ChunkHangs` if it takes too long."""
-    task = partial(perform, load_once(declaration, artifact_cache), claim, max_artifact_bytes)
+    task = partial(perform, load_once(declaration, artifact_cache), claim, means)
     limit = limit_seconds(declaration, claim.kind)
     return task() if limit is None else _run_within(limit, task)
 

@@ -30,7 +30,7 @@ def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Fail
             if isinstance(answer, TrainingAnswer):
                 return Trained(claim, answer.artifact, answer.metrics)
             failures = [replace(failure, message=storable(failure.message)) for failure in answer.failures]
-            return Done(claim, answer.items, answer.columns, failures)
+            return Done(claim, answer.items, answer.columns, failures, answer.written)
         case TransientFailure():
             return Broken(claim, TRANSIENT, storable(error.reason))
         case FutureTimeout():
@@ -43,10 +43,12 @@ def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Fail
             return Broken(claim, "runner_crashed", storable(str(error)))
         case MemoryError():
             return Broken(claim, "runner_crashed", "out of memory")
+        case ServingError():
+            log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, error=error.detail)
+            return Failed(claim, storable(error.detail))
         case _:
             log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
-            is_told = isinstance(error, ServingError | ContractError)  # in words meant for the reader
-            reason = str(error) if is_told else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, ContractError) else f"{type(error).__name__}: {error}"
             return Failed(claim, storable(reason))
 
 

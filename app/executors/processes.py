@@ -15,7 +15,7 @@ from app.jobs.claims import Claim
 from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.kinds import TaskAnswer, limit_seconds, perform
+from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
 from app.tasks.predict import Stopwatch, TransientFailure
 
 
@@ -29,12 +29,10 @@ class ProcessExecutor:
     ends_hung_chunks = True
     dies_alone = True
 
-    def __init__(
-        self, registry: Registry, artifact_cache: Path, processes: int, max_artifact_bytes: int
-    ) -> None:
+    def __init__(self, registry: Registry, artifact_cache: Path, processes: int, means: Means) -> None:
         self._registry = registry
         self._artifact_cache = artifact_cache
-        self._max_artifact_bytes = max_artifact_bytes
+        self._means = means
         self._processes = processes
         self._pool: ProcessPool | None = None
         self._known: WeakSet[ServedModel] = WeakSet()  # the models that its children have
@@ -49,7 +47,7 @@ class ProcessExecutor:
         declared = served.declaration
         future: Future[TaskAnswer] = self._pool.schedule(
             _in_child,
-            args=[declared, self._artifact_cache, claim, self._max_artifact_bytes],
+            args=[declared, self._artifact_cache, claim, self._means],
             timeout=limit_seconds(declared, claim.kind),
         )
         return future
@@ -85,7 +83,5 @@ def _load_in_child(declarations: Sequence[Declaration], artifact_cache: Path) ->
             load_once(declaration, artifact_cache)
 
 
-def _in_child(
-    declaration: Declaration, artifact_cache: Path, claim: Claim, max_artifact_bytes: int
-) -> TaskAnswer:
-    return perform(load_once(declaration, artifact_cache), claim, max_artifact_bytes)
+def _in_child(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> TaskAnswer:
+    return perform(load_once(declaration, artifact_cache), claim, means)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import cast
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
@@ -31,7 +32,8 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
     """Queues the items of an ended job that have no prediction: failed, canceled, and refused ones.
 
     The only way out of a terminal state, and only at a client's word. Outputs stay; a chunk of which only some
-    items failed is cut into runs of items, so that the others are not predicted again. `Conflict` if the job has
+    items failed is cut into runs of items, so that the others are not predicted again. An object in a store is not
+    cut: its chunk runs again as a whole, and the new object takes its place in the manifest. `Conflict` if the job has
     not ended or has nothing to run again, `Gone` if its outputs or its input's items were pruned.
     """
     job = session.execute(
@@ -45,6 +47,7 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
             Job.n_items,
             Job.n_succeeded,
             Job.input_id,
+            Job.output_url,
         )
         .where(Job.id == job_id)
         .with_for_update(key_share=True)
@@ -62,10 +65,13 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
         raise Gone(f"the items of input {job.input_id} have expired: upload them again and make a new job")
     if job.n_succeeded == job.n_items:
         raise Conflict(f"job {job_id} has a prediction for every item: there is nothing to retry")
+    n_again = 0 if job.output_url is None else _reopen_objects(session, job_id)
     session.execute(
         update(Job)
         .where(Job.id == job_id)
         .values(
+            n_succeeded=Job.n_succeeded - n_again,
+            manifest_at=None,
             status=JobState.QUEUED,
             finished_at=None,
             started_at=None,
@@ -90,9 +96,35 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
         session,
         [job_id],
         "reopened",
-        detail=f"for {job.n_items - job.n_succeeded} items without a prediction",
+        detail=f"for {job.n_items - job.n_succeeded} items without a prediction"
+        + (f", and {n_again} in objects with them" if n_again else ""),
     )
     wake(session, queue_of(job.model, job.version, JobKind(job.kind)))
+
+
+def _reopen_objects(session: Session, job_id: str) -> int:
+    """Makes chunks pending again that are done, in objects, and not without errors; how many predictions they had."""
+    reopened = session.execute(
+        update(Chunk)
+        .where(
+            Chunk.id.in_(
+                select(Output.chunk_id).where(
+                    Output.job_id == job_id, Output.object.is_not(None), Output.n_errored > 0
+                )
+            )
+        )
+        .values(
+            status=ChunkState.PENDING, finished_at=None, n_succeeded=0, n_errored=0, attempts=0, crashes=0
+        )
+        .returning(Chunk.id, Chunk.n_items),
+        execution_options=UNSYNCHRONIZED,
+    ).all()
+    outputs = Output.chunk_id.in_([row.id for row in reopened])
+    n_errored = session.scalars(
+        delete(Output).where(outputs).returning(Output.n_errored), execution_options=UNSYNCHRONIZED
+    )
+    n_items: int = sum(row.n_items for row in reopened)
+    return n_items - sum(n_errored)
 
 
 def _with_errors(session: Session, job_id: str) -> Sequence[int]:
@@ -110,7 +142,7 @@ def _cut(session: Session, chunk_id: int) -> None:
         for column in (Chunk.job_id, Chunk.seq, Chunk.queue, Chunk.owner, Chunk.ready_at, Chunk.sched_key)
     }
     history = {"runner_id": chunk.runner_id, "started_at": chunk.started_at, "finished_at": chunk.finished_at}
-    items, columns, first_item = output.items, output.columns, chunk.first_item
+    items, columns, first_item = cast(bytes, output.items), output.columns, chunk.first_item
     session.expunge_all()
     session.execute(delete(Chunk).where(Chunk.id == chunk_id), execution_options=UNSYNCHRONIZED)
     for has_prediction, run in _runs(items):

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.data.extents import Extent
+from app.data.objects import Written
 from app.models import JsonObject
 from app.models.packing import PackedArtifact
 from app.tables import JobKind
@@ -12,10 +14,20 @@ TRANSIENT = "transient"
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where the items of a chunk are in an object: those of an extent, from place `start` on."""
+
+    url: str
+    extent: Extent
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A chunk that one runner holds until its lease ends; `payload` has its items, in the chunk format, if it may run.
 
-    The one chunk of a train job has all items of its input; `options` are what its job gives to `train`.
+    The one chunk of a train job has all items of its input; `options` are what its job gives to `train`. If a `source`
+    is given, it tells where the items are, and `output_url` to which folder the answers go, if not to the database.
     `attempts` counts the claims of this chunk that were not given back, this one included; `crashes` those before it
     that ended with their process or ran out of time.
     """
@@ -31,6 +43,8 @@ class Claim:
     payload: bytes = b""
     kind: JobKind = JobKind.PREDICT
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    source: Source | None = None
+    output_url: str | None = None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -52,13 +66,14 @@ class Done:
     """A chunk that ran: a prediction or an `ItemFailure` for each of its items.
 
     `items` is the answer in the chunk format, `null` at the place of a failed item; `columns` the fields
-    that occur in it.
+    that occur in it. If `written` tells of an object that holds the answers, `items` is empty.
     """
 
     claim: Claim
     items: bytes
     columns: Sequence[str]
     failures: Sequence[ItemFailure] = ()
+    written: Written | None = None
 
     @property
     def n_errored(self) -> int:

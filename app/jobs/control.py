@@ -38,6 +38,7 @@ def enqueue(
     expires_at: datetime | None = None,
     idempotency_key: str | None = None,
     request_sha256: str | None = None,
+    output_url: str | None = None,
 ) -> None:
     """Makes a job over a sealed input; its first `window` chunks may be claimed, the others wait for those to end.
 
@@ -46,9 +47,10 @@ def enqueue(
     makes thousands of jobs does not stand before who makes one.
 
     `NotFound` if there is no such input, `Conflict` while it is still being uploaded, `Gone` once it was pruned.
+    `Conflict`, too, if another job writes to this `output_url`, or for a training whose items are in an object store.
     """
     sealed = session.execute(
-        select(Input.status, Input.n_items, Input.pruned_at)
+        select(Input.status, Input.n_items, Input.pruned_at, Input.url)
         .where(Input.id == input_id)
         .with_for_update(read=True)
     ).one_or_none()
@@ -60,6 +62,10 @@ def enqueue(
         )
     if sealed.pruned_at is not None:
         raise Gone(f"the items of input {input_id} have expired: upload it again")
+    if sealed.url is not None and kind is JobKind.TRAIN:
+        raise Conflict(f"the items of input {input_id} are in {sealed.url}: to train on them, upload them")
+    if output_url is not None:
+        _require_unused(session, output_url)
     name = queue_of(model, version, kind)
     session.execute(
         insert(Job).values(
@@ -78,6 +84,7 @@ def enqueue(
             expires_at=expires_at,
             idempotency_key=idempotency_key,
             request_sha256=request_sha256,
+            output_url=output_url,
             created_at=utc_now(),
         )
     )
@@ -120,10 +127,7 @@ def find(
     Concurrent requests with one key wait here for each other, so that one of them makes the job. `Invalid` if the
     earlier request was another one.
     """
-    if session.get_bind().dialect.name == "postgresql":  # on SQLite, writers wait for each other anyway
-        session.execute(
-            select(func.pg_advisory_xact_lock(func.hashtextextended(f"{owner} {key or job_id}", 0)))
-        )
+    _take_turns(session, f"{owner} {key or job_id}")
     same = Job.id == job_id if key is None else (Job.owner == owner) & (Job.idempotency_key == key)
     made = session.execute(select(Job.id, Job.owner, Job.request_sha256).where(same)).one_or_none()
     if made is None:
@@ -198,6 +202,20 @@ def remove(session: Session, job_id: str) -> None:
     if job.status not in TERMINAL_JOB_STATES:
         raise Conflict(f"job {job_id} is {job.status}: cancel it, and delete it when it has ended")
     session.execute(delete(Job).where(Job.id == job_id), execution_options=UNSYNCHRONIZED)
+
+
+def _require_unused(session: Session, output_url: str) -> None:
+    """`Conflict` if a job writes to this folder already: their manifests would have one name."""
+    _take_turns(session, output_url)
+    other = session.scalar(select(Job.id).where(Job.output_url == output_url))
+    if other is not None:
+        raise Conflict(f"job {other} has its outputs in {output_url}: give each job a folder of its own")
+
+
+def _take_turns(session: Session, name: str) -> None:
+    """Lets transactions that give the same name wait for each other; on SQLite, writers do anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def _backlog(session: Session, name: str, owner: str) -> int:

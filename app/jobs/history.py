@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from heapq import merge
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import orjson
 from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
@@ -122,6 +123,14 @@ def require_predictions(job: Job) -> None:
         )
 
 
+def require_in_database(job: Job) -> None:
+    """`Conflict` if the outputs of a job are objects in a store, which are read there."""
+    if job.output_url is not None:
+        raise Conflict(
+            f"the outputs of job {job.id} are in {job.output_url}: when it has ended, manifest.json there lists them"
+        )
+
+
 def database_time(session: Session) -> datetime:
     """The database's clock, which all times of jobs are by."""
     return session.scalars(select(utc_now())).one()
@@ -138,6 +147,7 @@ def iterate_outputs(
 ) -> Iterator[tuple[bytes, int]]:
     """A job's outputs in input order, as (payload, places that hold null); only those of `items`, if given.
 
+    None of them may be in an object (`require_in_database`).
     Read a few chunks at a time, each time in a transaction of its own: a client that downloads slowly must
     keep neither a snapshot nor a connection from others. Predictions never change, so the pieces fit together;
     a retry may cut an output in two, which is why the next one is that which begins where the last one ended.
@@ -153,7 +163,8 @@ def iterate_outputs(
             _require_still_kept(session, job_id)
         if not rows:
             return
-        for first_item, n_items, n_errored, payload in rows:
+        for first_item, n_items, n_errored, stored in rows:
+            payload = cast(bytes, stored)
             start, stop = max(n_read - first_item, 0), min(items.stop - first_item, n_items)
             if stop - start < n_items:
                 payload = part(payload, start, stop - start)
@@ -171,6 +182,12 @@ def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, 
     return merge(
         _iterate_item_errors(database, job_id), _errors_of_chunks(database, job_id), key=itemgetter(0)
     )
+
+
+def error_lines(database: Database, job_id: str) -> Iterator[bytes]:
+    """The same as NDJSON, a line for each."""
+    for index, code, message in iterate_errors(database, job_id):
+        yield orjson.dumps({"index": index, "code": code, "message": message}) + b"\n"
 
 
 def _errors_of_chunks(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.columns import utc_now
 from app.data.chunks import ItemChunk
+from app.data.extents import Extent
 from app.errors import Conflict, NotFound
 from app.jobs.ledger import UNSYNCHRONIZED
 from app.tables import Input, InputChunk, Job
@@ -22,16 +23,18 @@ def begin(
     input_id: str,
     format: str,
     *,
+    url: str | None = None,
     owner: str = "",
     collection: str | None = None,
     expires_at: datetime | None = None,
 ) -> None:
-    """Makes an input that is being received; no job can run over it yet."""
+    """Makes an input that is being received, or whose items stay at `url`; no job can run over it yet."""
     session.execute(
         insert(Input).values(
             id=input_id,
             status="receiving",
             format=format,
+            url=url,
             owner=owner,
             collection=collection,
             expires_at=expires_at,
@@ -53,6 +56,27 @@ def fill(session: Session, input_id: str, chunks: Sequence[ItemChunk], first_seq
                 "items": chunk.payload,
             }
             for seq, chunk in enumerate(chunks, first_seq)
+        ],
+    )
+
+
+def point(session: Session, input_id: str, extents: Sequence[Extent], first_seq: int, *, url: str) -> None:
+    """Adds the next chunks by where in the object at `url` their items are; as `fill` does by the items themselves."""
+    session.execute(
+        insert(InputChunk),
+        [
+            {
+                "input_id": input_id,
+                "seq": seq,
+                "first_item": extent.first_item,
+                "n_items": extent.n_items,
+                "url": url,
+                "byte_offset": extent.offset,
+                "n_bytes": extent.n_bytes,
+                "header_bytes": extent.header_bytes,
+                "sha256": extent.sha256,
+            }
+            for seq, extent in enumerate(extents, first_seq)
         ],
     )
 

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
 from app.data.chunks import part, together
+from app.data.extents import Extent
 from app.jobs import statements, trained
-from app.jobs.claims import Claim, Done, Failed, Trained
+from app.jobs.claims import Claim, Done, Failed, Source, Trained
 from app.jobs.control import cancel_leftovers, give_up
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
 from app.tables import Chunk, ChunkState, JobKind
@@ -144,20 +145,11 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             _payload(session, row),
             JobKind(row.kind),
             row.options or {},
+            _source(row),
+            row.output_url,
         )
         for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
     ]
-
-
-def _payload(session: Session, row: Any) -> bytes:
-    """What a taken chunk is to run on: a stored chunk, a part of one, or, to train, all that is stored of an input."""
-    payload: bytes = row.payload
-    if row.n_items == row.n_stored:
-        return payload
-    if row.kind == JobKind.TRAIN:
-        stored = session.connection().scalars(statements.ITEMS_OF_INPUT, {"the_input_id": row.input_id})
-        return together(stored)
-    return part(payload, row.first_item - row.stored_first, row.n_items)
 
 
 def put_back(session: Session, claim: Claim, **columns: Any) -> bool:
@@ -169,6 +161,32 @@ def put_back(session: Session, claim: Claim, **columns: Any) -> bool:
         execution_options=UNSYNCHRONIZED,
     )
     return put_back.one_or_none() is not None
+
+
+def _payload(session: Session, row: Any) -> bytes:
+    """What a taken chunk is to run on: a stored chunk, a part of one, or, to train, all that is stored of an input.
+
+    Nothing, if the database has not its items.
+    """
+    if row.payload is None:
+        return b""
+    payload: bytes = row.payload
+    if row.n_items == row.n_stored:
+        return payload
+    if row.kind == JobKind.TRAIN:
+        stored = session.connection().scalars(statements.ITEMS_OF_INPUT, {"the_input_id": row.input_id})
+        return together(stored)
+    return part(payload, row.first_item - row.stored_first, row.n_items)
+
+
+def _source(row: Any) -> Source | None:
+    """Where the items of a taken chunk are, if that is in an object."""
+    if row.payload is not None:
+        return None
+    extent = Extent(
+        row.stored_first, row.n_stored, row.byte_offset, row.n_bytes, row.header_bytes, row.sha256
+    )
+    return Source(row.url, extent, row.first_item - row.stored_first)
 
 
 def _held(claim: Claim) -> Update:
@@ -193,6 +211,7 @@ def _ending(result: Done | Trained | Failed) -> dict[str, Any]:
 
 
 def _output_row(result: Done) -> dict[str, Any]:
+    written = result.written
     return {
         "chunk_id": result.claim.chunk_id,
         "job_id": result.claim.job_id,
@@ -200,7 +219,10 @@ def _output_row(result: Done) -> dict[str, Any]:
         "n_items": result.claim.n_items,
         "n_errored": result.n_errored,
         "columns": list(result.columns),
-        "items": result.items,
+        "items": result.items if written is None else None,
+        "object": written and written.name,
+        "n_bytes": written and written.n_bytes,
+        "sha256": written and written.sha256,
     }
 
 

@@ -21,6 +21,8 @@ from app.jobs.ledger import UNSYNCHRONIZED, tell
 from app.tables import Input, InputChunk, Schedule, ScheduleFire, ScheduleInput
 
 CRON_FIELDS = 5
+CONTENT = ("n_items", "items", "url", "byte_offset", "n_bytes", "header_bytes", "sha256")
+"""What an input's chunk has in it, or where that is."""
 
 
 def create(
@@ -258,12 +260,9 @@ def _gather(session: Session, schedule: Schedule, job_id: str, input_id: str) ->
             literal(input_id, Id),
             cast(func.row_number().over(order_by=place) - 1, Integer),
             cast(func.coalesce(before, 0), Integer),
-            InputChunk.n_items,
-            InputChunk.items,
+            *(getattr(InputChunk, column) for column in CONTENT),
         )
         .join(ScheduleInput, ScheduleInput.input_id == InputChunk.input_id)
         .where(taken)
     )
-    session.execute(
-        insert(InputChunk).from_select(["input_id", "seq", "first_item", "n_items", "items"], chunks)
-    )
+    session.execute(insert(InputChunk).from_select(["input_id", "seq", "first_item", *CONTENT], chunks))

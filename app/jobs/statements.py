@@ -85,6 +85,12 @@ TAKEN_CHUNKS = (
         _stored.c.first_item.label("stored_first"),
         _stored.c.n_items.label("n_stored"),
         _stored.c["items"].label("payload"),
+        _stored.c.url,
+        _stored.c.byte_offset,
+        _stored.c.n_bytes,
+        _stored.c.header_bytes,
+        _stored.c.sha256,
+        _jobs.c.output_url,
     )
     .join(_jobs, _jobs.c.id == _chunks.c.job_id)
     .join(_stored, (_stored.c.input_id == _jobs.c.input_id) & (_stored.c.seq == _chunks.c.seq))

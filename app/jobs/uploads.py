@@ -1,17 +1,21 @@
-"""Uploads: a stream of blocks becomes a sealed input, or nothing."""
+"""Uploads: a stream of blocks becomes a sealed input, or nothing; and so does an object that stays in its store."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
 from app.data import exact
-from app.data.chunks import ItemChunk, Limits, batched, chunked
+from app.data.addresses import Address
+from app.data.chunks import Limits, batched, chunked
+from app.data.extents import find_extents
 from app.data.formats import Format
 from app.data.items import item_too_large
+from app.data.objects import Storage
 from app.data.reading import read_items
 from app.data.transfer import Measured
 from app.db import Database
@@ -40,18 +44,41 @@ def receive(
     only once its body has arrived in good order. Errors are those of `read_items`.
     """
     measured = Measured(blocks)
-    input_id = new_id()
-    n_chunks = 0
-    with _discarding(database, input_id):
-        for batch, is_last in _marked(_batches(read_items(measured, format, limits))):
-            with database.writing() as session:
-                if not n_chunks:
-                    inputs.begin(session, input_id, format, collection=collection, expires_at=expires_at)
-                inputs.fill(session, input_id, batch, first_seq=n_chunks)
-                if is_last:
-                    inputs.seal(session, input_id, n_bytes=measured.n_bytes, sha256=measured.sha256)
-            n_chunks += len(batch)
-    return input_id
+    chunks = read_items(measured, format, limits)
+    return _store(
+        database, measured, chunks, inputs.fill, format=format, collection=collection, expires_at=expires_at
+    )
+
+
+def register(
+    database: Database,
+    storage: Storage,
+    address: Address,
+    format: Format,
+    limits: Limits,
+    *,
+    collection: str | None = None,
+    expires_at: datetime | None = None,
+) -> str:
+    """Makes a sealed input of an object that stays where it is, read once from end to end; returns the input's id.
+
+    What is stored is where each chunk's items are, with their digest. Errors are those of `find_extents` and of
+    `Storage`; nothing stays then.
+    """
+    measured = Measured(storage.blocks(address, limits.max_bytes))
+    extents = find_extents(measured, format, limits)
+    url = str(address)
+    point = partial(inputs.point, url=url)
+    return _store(
+        database,
+        measured,
+        extents,
+        point,
+        format=format,
+        url=url,
+        collection=collection,
+        expires_at=expires_at,
+    )
 
 
 def receive_items(session: Session, items: Iterable[object], limits: Limits) -> str:
@@ -64,6 +91,28 @@ def receive_items(session: Session, items: Iterable[object], limits: Limits) -> 
     inputs.begin(session, input_id, Format.JSON)
     inputs.fill(session, input_id, list(chunked(batched(lines), limits)), first_seq=0)
     inputs.seal(session, input_id, n_bytes=lines.n_bytes, sha256=lines.sha256)
+    return input_id
+
+
+def _store(
+    database: Database,
+    measured: Measured,
+    chunks: Iterator[T],
+    add: Callable[[Session, str, Sequence[T], int], None],
+    **described: Any,
+) -> str:
+    """A sealed input of these chunks, which `add` writes as they come; its id."""
+    input_id = new_id()
+    n_chunks = 0
+    with _discarding(database, input_id):
+        for batch, is_last in _marked(_batches(chunks)):
+            with database.writing() as session:
+                if not n_chunks:
+                    inputs.begin(session, input_id, **described)
+                add(session, input_id, batch, n_chunks)
+                if is_last:
+                    inputs.seal(session, input_id, n_bytes=measured.n_bytes, sha256=measured.sha256)
+            n_chunks += len(batch)
     return input_id
 
 
@@ -85,7 +134,7 @@ def _discarding(database: Database, input_id: str) -> Iterator[None]:
         raise
 
 
-def _batches(chunks: Iterator[ItemChunk]) -> Iterator[list[ItemChunk]]:
+def _batches(chunks: Iterator[T]) -> Iterator[list[T]]:
     while batch := list(islice(chunks, CHUNKS_PER_COMMIT)):
         yield batch
 

@@ -1,13 +1,25 @@
 """Kinds: which task the chunks of a kind of job are given to, wherever they run."""
 
+from dataclasses import dataclass
+
+from app.data.objects import Storage
 from app.jobs.claims import Claim
 from app.models.declarations import Declaration
 from app.models.served import ServedModel
 from app.tables import JobKind
-from app.tasks.predict import ChunkAnswer, Stopwatch, predict_chunk
+from app.tasks.chunk import answer_chunk
+from app.tasks.predict import ChunkAnswer, Stopwatch
 from app.tasks.train import TrainingAnswer, train_chunk
 
 TaskAnswer = ChunkAnswer | TrainingAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What tasks may use besides their model. Plain values, to be sent to other processes."""
+
+    storage: Storage
+    max_artifact_bytes: int
 
 
 def limit_seconds(declaration: Declaration, kind: JobKind) -> float | None:
@@ -16,9 +28,9 @@ def limit_seconds(declaration: Declaration, kind: JobKind) -> float | None:
 
 
 def perform(
-    served: ServedModel, claim: Claim, max_artifact_bytes: int, stopwatch: Stopwatch | None = None
+    served: ServedModel, claim: Claim, means: Means, stopwatch: Stopwatch | None = None
 ) -> TaskAnswer:
     """Runs a claimed chunk; raises what its task raises."""
     if claim.kind is JobKind.TRAIN:
-        return train_chunk(served, claim.payload, claim.options, max_artifact_bytes)
-    return predict_chunk(served, claim.payload, stopwatch)
+        return train_chunk(served, claim.payload, claim.options, means.max_artifact_bytes)
+    return answer_chunk(served, claim, means.storage, stopwatch)

@@ -8,6 +8,7 @@ from operator import attrgetter, or_
 
 from app.data import exact
 from app.data.chunks import MISSING, joined, pack, unpack
+from app.data.objects import Written
 from app.errors import FieldError, ModelAway, ModelFailed
 from app.jobs.claims import ItemFailure
 from app.models import JsonObject
@@ -19,11 +20,15 @@ MAX_MESSAGE_CHARACTERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class ChunkAnswer:
-    """A chunk's answers in the chunk format, `null` where an item failed; the fields that occur; the failures."""
+    """A chunk's answers in the chunk format, `null` where an item failed; the fields that occur; the failures.
+
+    If `written` tells of an object that holds the answers, `items` is empty.
+    """
 
     items: bytes
     columns: list[str]
     failures: list[ItemFailure]
+    written: Written | None = None
 
 
 class Stopwatch:

@@ -111,6 +111,7 @@ def test_bodies_are_documented_where_they_are_read(document: dict[str, Any]) -> 
             "text/csv",
             "application/vnd.apache.parquet",
         },
+        ("post", "/v1/inputs/presigned"): {"application/json"},
         ("post", "/v1/jobs"): {"application/json"},
         ("put", "/v1/jobs/{job_id}"): {"application/json"},
         ("post", "/v1/schedules"): {"application/json"},

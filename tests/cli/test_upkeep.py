@@ -22,11 +22,12 @@ def test_upkeep_prunes_what_has_expired_and_says_how_much(
             f"UPDATE jobs SET finished_at = '2020-01-01T00:00:00.000Z' WHERE id = '{job_id}'"
         )
 
-    assert told(twofold) == {"jobs_expired": 1, "jobs_pruned": 1, "inputs_pruned": 0, "uploads_dropped": 0}
+    nothing = {"manifests_written": 0, "inputs_pruned": 0, "uploads_dropped": 0}
+    assert told(twofold) == nothing | {"jobs_expired": 1, "jobs_pruned": 1}
     assert len(workshop.predicted(job_id)) == 2
 
     monkeypatch.setenv("TWOFOLD_RETENTION_DAYS", "90")
-    assert told(twofold) == {"jobs_expired": 0, "jobs_pruned": 1, "inputs_pruned": 0, "uploads_dropped": 0}
+    assert told(twofold) == nothing | {"jobs_expired": 0, "jobs_pruned": 1}
     assert workshop.predicted(job_id) == []
     assert workshop.job(job_id)["n_succeeded"] == 2
 

@@ -20,7 +20,8 @@ from app.jobs.claims import Broken, Claim, Done, Failed, Trained
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import Stopwatch
 from tests.waiting import wait_until
 
 MODELS = """
@@ -53,6 +54,7 @@ class Lab:
             executor=executor,
             runner_threads=2,
             poll_seconds=0.05,
+            storage_prefixes=(f"file://{folder}",),
         )
         self.registry = Registry(read_declarations(models_file))
         self.served: ServedModel = self.registry.get("unruly")
@@ -64,12 +66,19 @@ class Lab:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
         return [result_of(future, claim) for future, claim in self.submit(*chunks)]
 
-    def submit(self, *chunks: Sequence[Any]) -> list[tuple[Future[ChunkAnswer], Claim]]:
-        claims = [
-            Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
-            for number, acts in enumerate(chunks)
-        ]
+    def submit(self, *chunks: Sequence[Any]) -> list[tuple[Future[TaskAnswer], Claim]]:
+        return self.submit_claims(
+            [
+                Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
+                for number, acts in enumerate(chunks)
+            ]
+        )
+
+    def submit_claims(self, claims: Sequence[Claim]) -> list[tuple[Future[TaskAnswer], Claim]]:
         return [(self.executor.submit(self.served, claim, Stopwatch()), claim) for claim in claims]
+
+    def run_claims(self, claims: Sequence[Claim]) -> list[Done | Trained | Failed | Broken]:
+        return [result_of(future, claim) for future, claim in self.submit_claims(claims)]
 
 
 def payload(acts: Sequence[Any]) -> bytes:

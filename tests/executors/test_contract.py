@@ -3,15 +3,19 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
 
 from app.data.chunks import pack
+from app.data.extents import find_extents
+from app.data.formats import Format
 from app.executors.outcomes import result_of
-from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Source, Trained
 from app.tables import JobKind
 from app.tasks.predict import Stopwatch
+from tests.data.bodies import LIMITS
 from tests.executors.conftest import Lab
 from tests.waiting import wait_until
 
@@ -58,6 +62,26 @@ def test_an_unexpected_exception_fails_its_chunk_with_its_message(lab: Lab) -> N
     assert isinstance(result, Failed)
     assert "JSON" in result.reason
     assert isinstance(lab.run([None])[0], Done)
+
+
+def test_items_come_from_an_object_and_answers_go_to_one(lab: Lab, tmp_path: Path) -> None:
+    lines = b"".join(orjson.dumps({"id": place, "act": None}) + b"\n" for place in range(6))
+    (tmp_path / "x.ndjson").write_bytes(lines)
+    (extent,) = find_extents([lines], Format.NDJSON, LIMITS)
+    source = Source(f"file://{tmp_path}/x.ndjson", extent, start=2)
+    claim = Claim(7, 3, "job", "unruly@1", 102, 3, 1, 0, source=source, output_url=f"file://{tmp_path}/out")
+    elsewhere = replace(claim, chunk_id=8, source=replace(source, url="file:///etc/passwd"))
+
+    result, refused = lab.run_claims([claim, elsewhere])
+
+    assert isinstance(result, Done)
+    assert result.items == b""
+    assert result.written is not None
+    assert result.written.name == "part-000000000102-c7-e3.ndjson"
+    written = (tmp_path / "out" / result.written.name).read_bytes()
+    assert [orjson.loads(line)["id"] for line in written.splitlines()] == [2, 3, 4]
+    assert isinstance(refused, Failed)
+    assert refused.reason.startswith("input_unavailable: file:///etc/passwd is outside")
 
 
 def test_more_chunks_than_slots_wait_their_turn(lab: Lab) -> None:

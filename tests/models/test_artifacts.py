@@ -10,16 +10,14 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import trustme
-from moto.server import ThreadedMotoServer
 
 from app.models.artifacts import digest, shown
 from app.models.served import ServedModel
@@ -121,25 +119,9 @@ def tls_server(folder: Path, authority: trustme.CA) -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(moto: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An empty bucket on a real S3 API, which the environment points at as it would at any other."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    found = boto3.resource("s3").create_bucket(Bucket="weights")
-    found.objects.all().delete()
-    return found
+def bucket(make_bucket: Callable[[str], Any]) -> Any:
+    return make_bucket("weights")
 
 
 def loaded(cls: type, cache: Path, artifact: str, sha256: str | None = None) -> ServedModel:

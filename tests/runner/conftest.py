@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.config import GIB, Settings
+from app.data.objects import Storage
 from app.db import Database
 from app.executors import ChunkExecutor
 from app.jobs.claims import Claim
@@ -20,7 +21,7 @@ from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.runner import Runner
-from app.tasks.kinds import TaskAnswer, perform
+from app.tasks.kinds import Means, TaskAnswer, perform
 from app.tasks.predict import Stopwatch
 from tests.jobs.conftest import Workshop
 from tests.models.specimens import declare
@@ -65,7 +66,7 @@ class StepExecutor:
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         future: Future[TaskAnswer] = Future()
-        self.waiting.append((future, lambda: perform(served, claim, GIB, stopwatch)))
+        self.waiting.append((future, lambda: perform(served, claim, Means(Storage(), GIB), stopwatch)))
         return future
 
     def shutdown(self) -> None:

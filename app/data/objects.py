@@ -1,0 +1,278 @@
+"""Objects in a store (S3, Google's, a folder of files): read by byte range, and written whole.
+
+Only what lies in the allowed folders is touched. A store is an outside service: each call has an end, none follows a
+redirect, and what goes wrong is told in the words of `app.errors`. Credentials come from the process's environment.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.data.addresses import Address, address_of, folders_of, require_allowed
+from app.errors import Conflict, FieldError, Invalid, ServingError, TooLarge, Unavailable
+
+log = structlog.get_logger(__name__)
+
+BLOCK_BYTES = 4 << 20
+"""Read at once of an object that is read whole."""
+CONNECT_SECONDS, SILENCE_SECONDS, CALL_SECONDS = 5.0, 20.0, 120.0
+RETRY_SECONDS = "10"
+EXTRAS = {"s3": "s3", "gs": "gcs"}
+PRESIGNS = ("s3",)
+"""Stores that let us sign a request of somebody else."""
+_VERSION_KEYS = ("ETag", "etag", "generation", "mtime", "ino")
+_REFUSALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ParamValidationError",
+    "DefaultCredentialsError",
+}
+
+
+class ObjectUnavailable(Invalid):
+    """It is not there, or this process may not read or write it: to try again is of no use."""
+
+    slug, title = "object-unavailable", "Object unavailable"
+
+
+class ObjectChanged(Conflict):
+    """Its bytes are not those that were registered, or are changing while they are read."""
+
+    slug, title = "object-changed", "Object changed"
+
+
+class StoreAway(Unavailable):
+    """The store does not answer, or not in time: to try again may help."""
+
+    slug, title = "store-away", "Object store away"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object's size, and what tells whether it was replaced since."""
+
+    n_bytes: int
+    version: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object that was written, by its name within its folder."""
+
+    name: str
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What may be read and written: all that is inside these folders. Plain values, to be sent to other processes.
+
+    Every method but the first three may raise `ObjectUnavailable` or `StoreAway`, and blocks while the store works.
+    """
+
+    folders: tuple[Address, ...] = ()
+
+    @classmethod
+    def of(cls, urls: Sequence[str]) -> "Storage":
+        """By the setting; `ConfigurationError` if it names what is no folder."""
+        return cls(folders_of(urls))
+
+    def object(self, url: str, pointer: str = "/url") -> Address:
+        """The object that a URL names; `Invalid` if it names none, `Forbidden` if it is not to be touched."""
+        address = address_of(url, pointer)
+        require_allowed(address, self.folders, pointer)
+        return address
+
+    def folder(self, url: str, pointer: str) -> Address:
+        """The same of a folder to write to, which may be one that is allowed or lie in it."""
+        address = address_of(url, pointer)
+        require_allowed(address.child("object"), self.folders, pointer)
+        return address
+
+    def find(self, address: Address) -> Found:
+        """What there is at an address."""
+        with self._using(address) as (files, path):
+            info: Mapping[str, Any] = files.info(path, **_ended(address))
+            if info["type"] != "file":
+                raise FileNotFoundError
+            version = tuple(str(info[key]) for key in _VERSION_KEYS if info.get(key))
+            return Found(int(info["size"]), (str(info["size"]), *version))
+
+    def read(self, address: Address, start: int, stop: int) -> bytes:
+        """The bytes from `start` to `stop` (exclusive); `ObjectChanged` if it does not reach so far."""
+        with self._using(address) as (files, path):
+            try:
+                block: bytes = files.cat_file(path, start=start, end=stop, **_ended(address))
+            except OSError as error:
+                if "range" not in str(error).lower():
+                    raise
+                block = b""
+        if len(block) != stop - start:
+            raise ObjectChanged(f"{address} ends before byte {stop:,}: it was longer once")
+        return block
+
+    def blocks(self, address: Address, max_bytes: int) -> Iterator[bytes]:
+        """All bytes of an object, in order; `ObjectChanged` at the end if it was replaced meanwhile.
+
+        `TooLarge` at the start if there are more than `max_bytes`.
+        """
+        found = self.find(address)
+        if found.n_bytes > max_bytes:
+            raise TooLarge(f"{address} is larger than {max_bytes:,} bytes; register it in parts")
+        for start in range(0, found.n_bytes, BLOCK_BYTES):
+            yield self.read(address, start, min(start + BLOCK_BYTES, found.n_bytes))
+        if self.find(address) != found:
+            raise ObjectChanged(f"{address} changed while it was read: register it when it is whole")
+
+    def write(self, address: Address, body: bytes | Path) -> Written:
+        """Writes an object, of these bytes or of a file's; it is there either not at all or whole.
+
+        What had this address before is gone.
+        """
+        with self._using(address) as (files, path):
+            if address.protocol == "file":
+                _write_file(body, Path(path))
+            elif isinstance(body, bytes):
+                files.pipe_file(path, body, **_ended(address))
+            else:
+                files.put_file(str(body), path)
+        return Written(address.steps[-1], *_measured(body))
+
+    def presign(self, address: Address, seconds: int, pointer: str) -> str:
+        """A URL to which anyone may PUT this object, for so long; `Invalid` where the store has no such thing."""
+        if address.protocol not in PRESIGNS:
+            known = ", ".join(f"{each}://" for each in PRESIGNS)
+            detail = (
+                f"{address.protocol}:// has no presigned uploads here, {known} has: write the object yourself"
+            )
+            raise Invalid(f"{pointer}: {detail}", errors=[FieldError(pointer, detail)])
+        with self._using(address) as (files, path):
+            return str(files.url(path, expires=seconds, client_method="put_object", **_ended(address)))
+
+    @contextmanager
+    def _using(self, address: Address) -> Iterator[tuple[Any, str]]:
+        """The filesystem of an address and what that calls it; turns what it raises into errors of ours.
+
+        What is allowed is asked again here, where it is used: by the settings of the process that does, and of links
+        as they are now.
+        """
+        require_allowed(address, self.folders)
+        is_local = address.protocol == "file"
+        path = os.path.realpath(address.path) if is_local else address.path
+        try:
+            yield _filesystem(address.protocol), path
+        except ServingError:
+            raise
+        except Exception as error:  # filesystems raise whatever their libraries raise
+            raise _explained(error, address) from error
+
+
+_filesystems: dict[tuple[str, int], Any] = {}
+_making = threading.Lock()
+
+
+def _filesystem(protocol: str) -> Any:
+    """The filesystem of a protocol, one for each process: its connections are neither forked nor made for each call."""
+    key = (protocol, os.getpid())
+    with _making:
+        if key not in _filesystems:
+            _filesystems[key] = _make_filesystem(protocol)
+        return _filesystems[key]
+
+
+def _make_filesystem(protocol: str) -> Any:
+    import fsspec  # here and below: who uses no store does not wait for its libraries
+
+    try:
+        made = fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        extra = EXTRAS[protocol]
+        detail = f"{protocol}:// needs the extra {extra!r} on the server: pip install 'twofold[{extra}]'"
+        raise ObjectUnavailable(detail, errors=[FieldError("/url", detail)]) from error
+    if protocol != "s3":
+        return made(skip_instance_cache=True)
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    class Straight(AIOHTTPSession):  # type: ignore[misc]
+        """Follows no redirect: whoever answers for a store must not send us to another host."""
+
+        async def _get_session(self, proxy_url: Any) -> Any:
+            session = await super()._get_session(proxy_url)
+            if not isinstance(session.request, partial):
+                session.request = partial(session.request, allow_redirects=False)
+            return session
+
+    files = made(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": SILENCE_SECONDS,
+            "retries": {"total_max_attempts": 2, "mode": "standard"},
+            "signature_version": "s3v4",
+            "http_session_cls": Straight,
+        },
+    )
+    files.retries = 2
+    return files
+
+
+def _ended(address: Address) -> dict[str, float]:
+    """What makes a call of a remote filesystem end, however slowly its server drips."""
+    return {} if address.protocol == "file" else {"timeout": CALL_SECONDS}
+
+
+def _measured(body: bytes | Path) -> tuple[int, str]:
+    """Size and digest."""
+    if isinstance(body, bytes):
+        return len(body), hashlib.sha256(body).hexdigest()
+    with body.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), sha256
+
+
+def _write_file(body: bytes | Path, path: Path) -> None:
+    """Under another name first, and on the disk before it gets its own: what a row tells of survives a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with fresh.open("xb") as file:
+            with io.BytesIO(body) if isinstance(body, bytes) else body.open("rb") as source:
+                shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _explained(error: Exception, address: Address) -> ObjectUnavailable | StoreAway:
+    """What a filesystem's error means. Its text goes to the log alone: it may tell of hosts inside."""
+    log.warning("store_failed", address=str(address), error=f"{type(error).__name__}: {error}")
+    if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError):
+        detail = f"{address} does not exist, or is no object"
+    elif isinstance(error, PermissionError) or type(error).__name__ in _REFUSALS:
+        detail = f"{address} may not be read or written with the credentials of this process"
+    else:
+        return StoreAway(
+            f"the store of {address} does not answer as it should: {type(error).__name__}",
+            headers={"Retry-After": RETRY_SECONDS},
+        )
+    return ObjectUnavailable(detail, errors=[FieldError("/url", detail)])

@@ -1,0 +1,236 @@
+"""Manifests: whoever writes one, and whatever happens meanwhile, the last word is that of the job's last end."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
+
+from app.columns import utc_now
+from app.data.objects import Storage
+from app.db import Database
+from app.errors import Forbidden
+from app.jobs import control, manifests, retention
+from app.jobs.claims import Claim, Done
+from app.jobs.ids import new_id
+from app.jobs.manifests import ManifestWriter
+from app.models.served import ServedModel
+from app.tables import Job
+from app.tasks.chunk import answer_chunk
+from tests.jobs.conftest import Workshop, done
+from tests.models.specimens import declare
+
+SelectAll = Callable[..., list[dict[str, Any]]]
+
+
+class Ok:
+    def load(self, artifact: Path | None) -> None: ...
+
+    def predict(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"ok": True} for _ in items]
+
+
+class Shelf:
+    """A folder that jobs write to, as the runs of their chunks and the writers of manifests do."""
+
+    def __init__(self, workshop: Workshop, folder: Path) -> None:
+        self.workshop = workshop
+        self.folder = folder
+        self.url = f"file://{folder}/out"
+        self.storage = Storage.of([f"file://{folder}"])
+        self.served = ServedModel(declare(Ok))
+        self.served.load()
+
+    def enqueue(self, n_items: int = 4, chunk_items: int = 2) -> str:
+        job_id, input_id = new_id(), self.workshop.upload(n_items, chunk_items)
+        with self.workshop.database.writing() as session:
+            control.enqueue(
+                session,
+                job_id=job_id,
+                model="sentiment",
+                version="1",
+                input_id=input_id,
+                window=100,
+                output_url=self.url,
+            )
+        return job_id
+
+    def run(self, claim: Claim) -> Done:
+        """What a runner reports of a chunk, whose answers are in the folder then."""
+        answer = answer_chunk(self.served, claim, self.storage)
+        return Done(claim, answer.items, answer.columns, answer.failures, answer.written)
+
+    def run_all(self) -> None:
+        self.workshop.finish(*map(self.run, self.workshop.claim(limit=100)))
+
+    def write(self, job_id: str) -> bool:
+        return manifests.write(self.workshop.database, self.storage, job_id)
+
+    def due(self) -> list[str]:
+        with self.workshop.database.reading() as session:
+            return list(manifests.due(session))
+
+    def manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = orjson.loads((self.folder / "out" / "manifest.json").read_bytes())
+        return manifest
+
+
+@pytest.fixture
+def shelf(workshop: Workshop, tmp_path: Path) -> Shelf:
+    return Shelf(workshop, tmp_path)
+
+
+def test_a_manifest_is_due_from_the_end_of_a_job_until_it_is_written(
+    shelf: Shelf, workshop: Workshop
+) -> None:
+    job_id = shelf.enqueue()
+    workshop.enqueue()  # one whose outputs are in the database
+    assert shelf.due() == []
+    shelf.run_all()
+    assert shelf.due() == [job_id]
+
+    assert shelf.write(job_id)
+
+    assert shelf.due() == []
+    assert [part["first_item"] for part in shelf.manifest()["parts"]] == [0, 2]
+    assert workshop.events(job_id)[-2:] == ["finished", "manifest_written"]
+
+
+def test_two_that_write_it_write_the_same_and_it_is_told_once(shelf: Shelf, workshop: Workshop) -> None:
+    job_id = shelf.enqueue()
+    shelf.run_all()
+    shelf.write(job_id)
+    before = (shelf.folder / "out" / "manifest.json").read_bytes()
+
+    shelf.write(job_id)
+
+    assert (shelf.folder / "out" / "manifest.json").read_bytes() == before
+    assert workshop.events(job_id).count("manifest_written") == 1
+    assert shelf.due() == []
+
+
+def test_the_part_of_a_stale_runner_is_beside_the_right_one_and_in_no_manifest(
+    shelf: Shelf, workshop: Workshop
+) -> None:
+    job_id = shelf.enqueue(n_items=2)
+    (stale,) = workshop.claim()
+    workshop.let_leases_run_out(stale)
+    workshop.rescue()
+    workshop.end_backoff()
+    (claim,) = workshop.claim()
+    right = shelf.run(claim)
+    workshop.finish(right)
+
+    late = shelf.run(stale)
+    assert workshop.finish(late) == {stale.key}
+    shelf.write(job_id)
+
+    assert right.written is not None
+    assert late.written is not None
+    assert late.written.name != right.written.name
+    assert [part["object"] for part in shelf.manifest()["parts"]] == [right.written.name]
+
+
+def test_a_halved_chunk_has_a_part_for_each_half_and_none_for_its_guilty_item(
+    shelf: Shelf, workshop: Workshop
+) -> None:
+    job_id = shelf.enqueue(n_items=2)
+    for _ in range(8):
+        claims = workshop.claim(limit=2)
+        guilty = [claim for claim in claims if claim.first_item == 0]
+        workshop.finish(*(shelf.run(claim) for claim in claims if claim.first_item))
+        workshop.let_leases_run_out(*guilty)
+        workshop.rescue()
+        workshop.end_backoff()
+    shelf.write(job_id)
+
+    assert workshop.job(job_id)["status"] == "partial"
+    assert [part["first_item"] for part in shelf.manifest()["parts"]] == [1]
+    assert shelf.manifest()["counts"]["errored"] == 1
+    workshop.check_books()
+
+
+def test_a_retry_counts_the_predictions_of_its_new_parts_once(shelf: Shelf, workshop: Workshop) -> None:
+    job_id = shelf.enqueue()
+    first, second = workshop.claim(limit=2)
+    answered = shelf.run(first)
+    workshop.finish(Done(first, b"", ["id"], done(first, 1).failures, answered.written), shelf.run(second))
+    assert workshop.job(job_id)["n_succeeded"] == 3
+
+    workshop.retry(job_id)
+
+    workshop.check_books()
+    assert workshop.job(job_id)["n_succeeded"] == 2
+    assert workshop.job(job_id)["manifest_at"] is None
+    shelf.run_all()
+    workshop.check_books()
+    assert (workshop.job(job_id)["status"], workshop.job(job_id)["n_succeeded"]) == ("succeeded", 4)
+
+
+def test_a_manifest_of_an_end_that_is_over_does_not_have_the_last_word(
+    shelf: Shelf, workshop: Workshop, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = shelf.enqueue()
+    (claim,) = workshop.claim()
+    workshop.finish(shelf.run(claim))
+    workshop.cancel(job_id)
+    write = Storage.write
+
+    def write_after_another_end(storage: Storage, *arguments: Any) -> Any:
+        monkeypatch.setattr(Storage, "write", write)
+        workshop.retry(job_id)
+        shelf.run_all()
+        with database.writing() as session:  # both ends may have come in one millisecond
+            session.execute(update(Job).values(finished_at=utc_now(5.0)))
+        shelf.write(job_id)
+        return write(storage, *arguments)
+
+    monkeypatch.setattr(Storage, "write", write_after_another_end)
+    shelf.write(job_id)
+
+    assert shelf.manifest()["status"] == "canceled"
+    assert shelf.due() == [job_id]
+    shelf.write(job_id)
+    assert (shelf.manifest()["status"], shelf.due()) == ("succeeded", [])
+
+
+def test_a_job_whose_outputs_were_pruned_gets_no_manifest(
+    shelf: Shelf, workshop: Workshop, database: Database
+) -> None:
+    job_id = shelf.enqueue()
+    shelf.run_all()
+    with database.writing() as session:
+        session.execute(update(Job).values(finished_at=utc_now(-1_000_000.0)))
+        assert retention.prune_jobs(session, retention_days=1.0, limit=10) == 1
+
+    assert shelf.due() == []
+    assert not shelf.write(job_id)
+
+
+def test_a_manifest_that_cannot_be_written_waits_for_who_can_write_it(
+    shelf: Shelf, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = shelf.enqueue()
+    shelf.run_all()
+    refusing = ManifestWriter(workshop.database, Storage(), 1.0)
+    with pytest.raises(Forbidden):
+        manifests.write(workshop.database, Storage(), job_id)
+
+    assert refusing.write_due() == 0
+    monkeypatch.setattr(manifests, "write", lambda *_: pytest.fail("it was to wait"))
+    assert refusing.write_due() == 0
+
+    monkeypatch.undo()
+    assert ManifestWriter(workshop.database, shelf.storage, 1.0).write_due() == 1
+    assert shelf.due() == []
+
+
+def test_a_place_of_items_or_the_items_must_be_there(workshop: Workshop, select_all: SelectAll) -> None:
+    workshop.upload(1)
+    for change in ("items = NULL", "url = 'x', byte_offset = 0, n_bytes = 1, sha256 = 'x'"):
+        with pytest.raises(IntegrityError, match="items_or_place"), workshop.database.writing() as session:
+            session.connection().exec_driver_sql(f"UPDATE input_chunks SET {change}")
+    assert select_all("SELECT url FROM input_chunks WHERE items IS NOT NULL") == [{"url": None}]
