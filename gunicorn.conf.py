@@ -222,11 +222,13 @@ def _beat(worker: Worker) -> None:
 
 def _preload() -> None:
     """Loads, before any fork, what is declared with `preload`: the workers and runners share its memory."""
-    from app.log import configure_logging
-    from app.models.preloading import preload
+    declared = [each for each in read_declarations(settings.models_file) if each.preload]
+    if declared:
+        from app.log import configure_logging
+        from app.models.preloading import preload
 
-    configure_logging(settings)
-    preload(read_declarations(settings.models_file), settings.artifact_cache)
+        configure_logging(settings)
+        preload(declared, settings.artifact_cache)
 
 
 def _arrange(server: Arbiter) -> None:

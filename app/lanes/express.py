@@ -13,7 +13,7 @@ from app.lanes import Answer, Lane
 END = b"\r\n\r\n"
 MOST_HEAD_BYTES, MOST_HEADS = 2048, 1024
 _HEAD = re.compile(
-    rb"POST (/v1/models/[a-z0-9._-]+/predict|/prediction/online) HTTP/1\.1\r\n"
+    rb"POST (/v1/models/[a-z0-9._-]+(?:/versions/[a-z0-9._-]+)?/predict|/prediction/online) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z-]+: [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n)+)\r\n"
 )
 NAMES = {b"content-length": "content_length", b"content-type": "content_type", b"x-request-id": "request_id"}

@@ -65,6 +65,15 @@ def test_the_article_s_path_takes_it_too(taken: Express) -> None:
     assert orjson.loads(answer.body) == {"prediction": [{"text": "a", "id": 7, "mood": "better"}]}
 
 
+def test_a_version_s_path_takes_it_too(taken: Express) -> None:
+    line = b"POST /v1/models/moody/versions/2/predict HTTP/1.1"
+
+    answer = taken.answer(request(HOST, JSON, LENGTH, line=line))
+
+    assert answer is not None
+    assert orjson.loads(answer.body)["version"] == "2"
+
+
 def test_what_is_wrong_with_a_body_is_told_by_a_problem(taken: Express) -> None:
     body = b'{"data":[{"text":1}]}'
 
