@@ -20,7 +20,8 @@ from app.jobs.claims import Broken, Claim, Done, Failed, Trained
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import Stopwatch
 from tests.waiting import wait_until
 
 MODELS = """
@@ -64,7 +65,7 @@ class Lab:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
         return [result_of(future, claim) for future, claim in self.submit(*chunks)]
 
-    def submit(self, *chunks: Sequence[Any]) -> list[tuple[Future[ChunkAnswer], Claim]]:
+    def submit(self, *chunks: Sequence[Any]) -> list[tuple[Future[TaskAnswer], Claim]]:
         claims = [
             Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
             for number, acts in enumerate(chunks)
