@@ -16,7 +16,7 @@ GIVEN = ("items", "artifact")
 def require_trainable(served: ServedModel, options: Mapping[str, Any]) -> None:
     """`Invalid` if the model's class has no `train`, or none that takes these options.
 
-    `Unavailable` while the class is not imported yet, or if it cannot be.
+    `Unavailable` while the class is not imported yet, or if the model failed to load.
     """
     model_class = _class_of(served)
     if not served.is_trainable:
@@ -62,13 +62,13 @@ def train(
 
 
 def _class_of(served: ServedModel) -> type[Model]:
-    if served.model_class is not None:
-        return served.model_class
     if served.state == "failed":
         raise Unavailable(f"{served} failed to load: {served.reason}")
-    raise Unavailable(
-        f"{served} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
-    )
+    if served.model_class is None:
+        raise Unavailable(
+            f"{served} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+        )
+    return served.model_class
 
 
 def _wrong(pointer: str, detail: str) -> Invalid:
