@@ -1,5 +1,6 @@
 """Models: what there is, and online predictions."""
 
+from pathlib import Path
 from typing import Any
 
 from flask import Response
@@ -8,7 +9,8 @@ from app.api.blueprints import Blueprint
 from app.api.online import answer_online
 from app.api.schemas import Items, JobSchema, ModelList, ModelSchema, Predictions, Preferred, PromotionSchema
 from app.api.services import services
-from app.errors import Conflict
+from app.errors import ConfigurationError, Conflict
+from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.versions import events, trained
@@ -81,6 +83,7 @@ def promote_version(model: str, version: str) -> tuple[dict[str, str], int]:
     """
     here = services()
     here.database.require_current_schema()
+    _require_sound_file(here.settings.models_file)
     with here.database.writing() as session:
         made = trained.find(session, model, version)
         if made is None or made.promoted_at is not None:
@@ -116,6 +119,14 @@ def predict_online(_headers: dict[str, str], model: str) -> Response:
 def predict_online_by_version(_headers: dict[str, str], model: str, version: str) -> Response:
     """The same by one version, whichever is the default: to compare it before it is promoted."""
     return answer_online(services().registry.get(model, version))
+
+
+def _require_sound_file(models_file: Path) -> None:
+    """`Conflict` while the models' file is wrong: nobody would follow, since to follow is to read it again."""
+    try:
+        read_declarations(models_file)
+    except ConfigurationError as error:
+        raise Conflict(f"no version can be promoted before this is mended: {error}") from error
 
 
 def _require_promotable(registry: Registry, model: str, version: str, *, is_trained: bool) -> None:

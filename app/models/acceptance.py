@@ -63,7 +63,7 @@ class Acceptance:
                 {name: item.get(name, default(name)) for name in first[tuple(item)]} | item for item in items
             ]
         else:
-            loaded = [item.copy() for item in items]
+            loaded = list(map(dict.copy, items))
         if not self._flat_names.issuperset(chain.from_iterable(first)) and _have_containers(loaded):
             loaded = list(map(copied, loaded))
         for name in self._float_names:

@@ -11,20 +11,18 @@ _preloaded: list[ServedModel] = []
 
 
 def preload(declarations: Sequence[Declaration], artifact_cache: Path) -> None:
-    """Loads those declared with `preload`, one after the other, in the calling thread, for all children forked later.
+    """Loads these, one after the other, in the calling thread, for all children forked later.
 
     One that fails is left to the children, who try for themselves and say why not. The rest is hidden from the garbage
     collector, which would write into every object that it looks at, and so copy the page that it is on.
     """
     for declared in declarations:
-        if declared.preload:
-            served = ServedModel(declared, artifact_cache)
-            served.load()
-            if served.state == "ready":
-                _preloaded.append(served)
-    if _preloaded:
-        gc.collect()
-        gc.freeze()
+        served = ServedModel(declared, artifact_cache)
+        served.load()
+        if served.state == "ready":
+            _preloaded.append(served)
+    gc.collect()
+    gc.freeze()
 
 
 def preloaded(declared: Declaration) -> ServedModel | None:

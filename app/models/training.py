@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import FieldError, Invalid, ModelFailed, Unavailable
 from app.models import JsonObject, Model, contract, schemas
-from app.models.served import RETRY_AFTER_SECONDS, ServedModel, named
+from app.models.served import RETRY_AFTER_SECONDS, ServedModel, failure, named
 
 GIVEN = ("items", "artifact")
 """What `train` gets besides its options."""
@@ -55,7 +55,7 @@ def train(
         metrics = _class_of(served)().train(items, artifact, **options)
     # sys.exit() in a model must not end a worker: it fails this call like any other exception.
     except (Exception, SystemExit) as error:
-        raise ModelFailed(f"{served} raised {named(error)} in train") from error
+        raise failure(f"{served} raised {named(error)} in train", error) from error
     if not isinstance(metrics, Mapping):
         raise ModelFailed(f"{served}: train returned a {type(metrics).__name__}, not a dict of metrics")
     return dict(metrics)

@@ -97,6 +97,15 @@ def test_a_version_that_is_not_there_or_does_not_load_is_not_promoted(
     assert select_all("SELECT id FROM model_events") == []
 
 
+def test_nothing_is_promoted_while_the_file_is_broken_for_nobody_would_follow(
+    app: Flask, client: Client, select_all: SelectAll
+) -> None:
+    services_of(app).settings.models_file.write_text(moody.DECLARED + "default = 1\n")
+
+    refused(client.post("/v1/models/moody/versions/1/promote"), 409, "default is 1: write default = true")
+    assert select_all("SELECT id FROM model_events") == []
+
+
 def test_a_failed_reload_is_named_and_the_process_stays_ready(make_app: MakeApp) -> None:
     app = make_app()
     client, here = client_of(app), services_of(app)

@@ -154,7 +154,7 @@ declared = [
     declare("mine:Mine", name="own"),
     declare("mine:Mine", name="broken", preload=True, options={"breaks": True}),
 ]
-preload(declared, Path("unused"))
+preload([each for each in declared if each.preload], Path("unused"))
 parent = os.getpid()
 registry = Registry(declared)
 child = os.fork()

@@ -135,13 +135,14 @@ def test_no_request_fails_while_models_are_swapped_promoted_broken_and_mended(
         assert first.call("GET", "/readyz")[0] == 200
         assert first.call("POST", "/v1/models/which/versions/3/promote")[0] == 409
 
+        assert first.call("POST", "/v1/models/which/versions/1/promote")[0] == 202
+        for server in servers:
+            await_version(server, "1")
+
         first.declare("[[model]]\nname = 3\n")
         first.process.send_signal(signal.SIGHUP)
         first.log_says("twofold: ")
 
-        assert first.call("POST", "/v1/models/which/versions/1/promote")[0] == 202
-        for server in servers:
-            await_version(server, "1")
         tell_reload(first, ENTRY.format(2))
         for server in servers:
             await_version(server, "2")
