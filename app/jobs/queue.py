@@ -141,9 +141,9 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             row.n_items,
             row.attempts,
             row.crashes,
-            _payload(session, row),
-            JobKind(row.kind),
-            row.options or {},
+            payload=_payload(session, row),
+            kind=JobKind(row.kind),
+            options=row.options or {},
         )
         for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
     ]
