@@ -321,7 +321,9 @@ class Chunk(Row):
     first_item: Mapped[int] = mapped_column(Integer, comment="index of its first item within the input")
     n_items: Mapped[int] = mapped_column(Integer, comment="how many items")
     status: Mapped[str] = mapped_column(Text, comment="pending, queued, running, done, failed or canceled")
-    queue: Mapped[str] = mapped_column(Text, comment="model@version: which runners can take it")
+    queue: Mapped[str] = mapped_column(
+        Text, comment="model@version, to train train:model@version: which runners can take it"
+    )
     owner: Mapped[str] = mapped_column(
         Text, server_default="", comment="its job's owner, who has a window of chunks"
     )

@@ -121,6 +121,14 @@ def predict_online_by_version(_headers: dict[str, str], model: str, version: str
     return answer_online(services().registry.get(model, version))
 
 
+def _require_sound_file(models_file: Path) -> None:
+    """`Conflict` while the models' file is wrong: nobody would follow, since to follow is to read it again."""
+    try:
+        read_declarations(models_file)
+    except ConfigurationError as error:
+        raise Conflict(f"no version can be promoted before this is mended: {error}") from error
+
+
 def _require_promotable(registry: Registry, model: str, version: str, *, is_trained: bool) -> None:
     """`NotFound` if it is not served here, `Conflict` if it cannot predict here."""
     if is_trained and version not in [served.declaration.version for served in registry.versions(model)]:
@@ -146,14 +154,6 @@ def _describe_versions(model: str) -> list[dict[str, Any]]:
         {"name": model, "version": row.version, "default": False, "state": "unserved", "trained": row}
         for row in made.values()
     ]
-
-
-def _require_sound_file(models_file: Path) -> None:
-    """`Conflict` while the models' file is wrong: nobody would follow, since to follow is to read it again."""
-    try:
-        read_declarations(models_file)
-    except ConfigurationError as error:
-        raise Conflict(f"no version can be promoted before this is mended: {error}") from error
 
 
 def _describe(served: ServedModel) -> dict[str, Any]:

@@ -97,8 +97,9 @@ class Successor(Schema):
     reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
 
 
-class TrainedSchema(Schema):
-    version = fields.String()
+class Origin(Schema):
+    """Where a trained version came from."""
+
     metrics = fields.Dict(metadata={"description": "what the model's train returned"})
     parent = fields.String(metadata={"description": "the version whose class trained it"})
     job_id = fields.String()
@@ -125,7 +126,7 @@ class ModelSchema(Schema):
         metadata={"description": "the same version as it is declared now, which has not taken its place yet"},
     )
     trained = fields.Nested(
-        TrainedSchema(exclude=("version",)),
+        Origin,
         allow_none=True,
         metadata={"description": "where it came from; null: from models.toml. Told by /versions"},
     )
@@ -317,6 +318,11 @@ class Counts(Schema):
     canceled = fields.Integer(attribute="n_canceled")
 
 
+class TrainedVersion(Schema):
+    version = fields.String()
+    metrics = fields.Dict(metadata={"description": "what the model's train returned"})
+
+
 class JobSchema(Schema):
     id = fields.String()
     kind = fields.String(metadata={"enum": [kind.value for kind in JobKind]})
@@ -339,7 +345,7 @@ class JobSchema(Schema):
     max_errors = fields.Integer(allow_none=True)
     options = fields.Dict(allow_none=True, metadata={"description": "null for kind predict"})
     trained = fields.Nested(
-        TrainedSchema(only=("version", "metrics")),
+        TrainedVersion,
         allow_none=True,
         metadata={"description": "the version that a train job made"},
     )

@@ -142,7 +142,8 @@ def check_model(
     served = ServedModel(_target(settings, target, artifact, options), settings.artifact_cache)
     served.load()
     if served.state != "ready":
-        raise click.ClickException(f"{served} does not load: {served.reason}")
+        why = served.untrained if served.state == "untrained" else f"{served} does not load: {served.reason}"
+        raise click.ClickException(why)
     items = _items(settings, items_file) if items_file else example_items(served.item_json_schema, N_EXAMPLES)
     if not items:
         raise click.UsageError(f"{served} has no Item schema to make items from: give some with --items FILE")

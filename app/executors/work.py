@@ -16,13 +16,12 @@ class Work:
     @property
     def trouble(self) -> str | None:
         """Why a model that is not loading cannot do it in this process; None if it can."""
-        if self.kind is JobKind.TRAIN and self.served.is_trainable:
-            return None
-        if self.served.state == "untrained":
-            return self.served.untrained
-        return (
-            f"{self.served} failed to load: {self.served.reason}" if self.served.state == "failed" else None
-        )
+        match self.served.state:
+            case "failed":
+                return f"{self.served} failed to load: {self.served.reason}"
+            case "untrained" if self.kind is JobKind.PREDICT:
+                return self.served.untrained
+        return None
 
 
 def work_of(models: Iterable[ServedModel]) -> dict[str, Work]:

@@ -142,11 +142,11 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             row.n_items,
             row.attempts,
             row.crashes,
-            _payload(session, row),
-            JobKind(row.kind),
-            row.options or {},
-            _source(row),
-            row.output_url,
+            payload=_payload(session, row),
+            kind=JobKind(row.kind),
+            options=row.options or {},
+            source=_source(row),
+            output_url=row.output_url,
         )
         for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
     ]

@@ -168,7 +168,8 @@ class ServedModel:
         the model itself takes.
 
         Raises what `validate` raises of a model that is not ready; `ModelFailed` if it raises or breaks the contract,
-        of these `ModelAway` if that may pass.
+        of these `ModelAway` for an `OSError`, which all errors of connections and timeouts are, or an exception with a
+        true attribute `transient`.
         """
         model = self._ready_model()
         if not items:
@@ -181,7 +182,7 @@ class ServedModel:
             raise ModelFailed(f"{self} broke its contract: {error}") from error
         # sys.exit() in a model must not end a worker: it fails this call like any other exception.
         except (Exception, SystemExit) as error:
-            raise failed(f"{self} raised {named(error)}", error) from error
+            raise failure(f"{self} raised {named(error)}", error) from error
 
     def _predict_in_batches(
         self, model: Model, items: Sequence[JsonObject], loaded: list[JsonObject]
@@ -228,15 +229,14 @@ def answers(items: Sequence[JsonObject], predictions: Sequence[JsonObject]) -> l
     return [item | prediction for item, prediction in zip(items, predictions, strict=True)]
 
 
-def failed(told: str, error: BaseException) -> ModelFailed:
-    """The error to raise for an exception of a model: `ModelAway` for an `OSError`, which all errors of connections and
-    timeouts are, or an exception with a true attribute `transient`."""
-    if isinstance(error, OSError) or getattr(error, "transient", False):
-        return ModelAway(told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-    return ModelFailed(told)
-
-
 def named(error: BaseException) -> str:
     """The exception's type and message in one line."""
     message = " ".join(str(error).split())
     return f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__
+
+
+def failure(told: str, error: BaseException) -> ModelFailed:
+    """What to raise for what a model raised: `ModelAway` if that is in passing."""
+    if isinstance(error, OSError) or getattr(error, "transient", False):
+        return ModelAway(told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+    return ModelFailed(told)

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import FieldError, Invalid, ModelFailed, Unavailable
 from app.models import JsonObject, Model, contract, schemas
-from app.models.served import RETRY_AFTER_SECONDS, ServedModel, failed, named
+from app.models.served import RETRY_AFTER_SECONDS, ServedModel, failure, named
 
 GIVEN = ("items", "artifact")
 """What `train` gets besides its options."""
@@ -16,7 +16,7 @@ GIVEN = ("items", "artifact")
 def require_trainable(served: ServedModel, options: Mapping[str, Any]) -> None:
     """`Invalid` if the model's class has no `train`, or none that takes these options.
 
-    `Unavailable` while the class is not imported yet, or if it cannot be.
+    `Unavailable` while the class is not imported yet, or if the model failed to load.
     """
     model_class = _class_of(served)
     if not served.is_trainable:
@@ -55,20 +55,20 @@ def train(
         metrics = _class_of(served)().train(items, artifact, **options)
     # sys.exit() in a model must not end a worker: it fails this call like any other exception.
     except (Exception, SystemExit) as error:
-        raise failed(f"{served} raised {named(error)} in train", error) from error
+        raise failure(f"{served} raised {named(error)} in train", error) from error
     if not isinstance(metrics, Mapping):
         raise ModelFailed(f"{served}: train returned a {type(metrics).__name__}, not a dict of metrics")
     return dict(metrics)
 
 
 def _class_of(served: ServedModel) -> type[Model]:
-    if served.model_class is not None:
-        return served.model_class
     if served.state == "failed":
         raise Unavailable(f"{served} failed to load: {served.reason}")
-    raise Unavailable(
-        f"{served} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
-    )
+    if served.model_class is None:
+        raise Unavailable(
+            f"{served} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+        )
+    return served.model_class
 
 
 def _wrong(pointer: str, detail: str) -> Invalid:

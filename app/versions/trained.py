@@ -5,6 +5,7 @@ Verbs take a session of a writing transaction and leave the commit to its caller
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
@@ -89,8 +90,9 @@ def remove(session: Session, model: str, version: str) -> None:
 
 def bring_artifact(database: Database, version: ModelVersion, cache: Path) -> Path:
     """The version's artifact on this host, out of the database if need be; `Gone` if it was removed meanwhile."""
+    form = cast(packing.Form, version.form)
     parts = iterate_parts(database, version.model, version.version)
-    return bring(version.sha256, lambda target: packing.unpack(version.form, parts, target), cache)
+    return bring(version.sha256, lambda target: packing.unpack(form, parts, target), cache)
 
 
 def iterate_parts(database: Database, model: str, version: str) -> Iterator[bytes]:

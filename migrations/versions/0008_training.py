@@ -12,8 +12,12 @@ from app.columns import Id, UtcDateTime
 revision = "0008"
 down_revision = "0007"
 
+BEFORE = "model@version: which runners can take it"
+AFTER = "model@version, to train train:model@version: which runners can take it"
+
 
 def upgrade() -> None:
+    _comment(BEFORE, AFTER)
     op.add_column(
         "jobs",
         sa.Column(
@@ -85,3 +89,16 @@ def downgrade() -> None:
     op.drop_table("artifact_parts")
     op.drop_table("model_versions")
     op.drop_column("jobs", "options")
+    _comment(AFTER, BEFORE)
+
+
+def _comment(before: str, after: str) -> None:
+    if op.get_bind().dialect.supports_comments:
+        op.alter_column(
+            "chunks",
+            "queue",
+            existing_type=sa.Text(),
+            existing_nullable=False,
+            existing_comment=before,
+            comment=after,
+        )

@@ -12,6 +12,7 @@ from app.runner import Runner
 from app.tables import ArtifactPart
 from app.versions.follower import Follower
 from tests.api.conftest import Client, MakeApp, client_of, ended, make_job, refused, services_of
+from tests.waiting import wait_until
 
 DECLARED = """
 [[model]]
@@ -124,6 +125,8 @@ def test_trained_versions_are_compared_promoted_and_served_side_by_side_until_th
     def promote(version: str) -> None:
         assert client.post(f"/v1/models/pupil/versions/{version}/promote").status_code == 202
         follow(app)
+        registry = services_of(app).registry
+        wait_until(lambda: registry.default("pupil").declaration.version == version, f"{version} to answer")
 
     assert versions() == [("0", "untrained", True), ("t1", "unserved", False), ("t2", "unserved", False)]
     made = client.get("/v1/models/pupil/versions/t1").json["trained"]
