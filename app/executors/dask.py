@@ -82,7 +82,12 @@ class DaskExecutor:
             return future
         executor = client.get_executor(pure=False, retries=0)
         task = executor.submit(
-            run_chunk, served.declaration, self._artifact_cache, claim.payload, key=f"{KEY_PREFIX}{new_id()}"
+            run_chunk,
+            served.declaration,
+            self._artifact_cache,
+            claim.payload,
+            claim.recall,
+            key=f"{KEY_PREFIX}{new_id()}",
         )
         task.add_done_callback(partial(self._settle, future))
         return future

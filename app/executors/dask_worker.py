@@ -1,12 +1,14 @@
 """What runs on a Dask worker: a chunk's bytes in, its answer out. It needs this code there, and the models' own."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 
 from distributed import Status, get_worker
 
+from app.cache.recall import Recall
 from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
@@ -25,12 +27,16 @@ _lock = threading.Lock()
 _loaded: dict[tuple[str, str], ServedModel] = {}
 
 
-def run_chunk(declaration: Declaration, artifact_cache: Path, payload: bytes) -> ChunkAnswer:
+def run_chunk(
+    declaration: Declaration, artifact_cache: Path, payload: bytes, recall: Recall | None
+) -> ChunkAnswer:
     """Answers a chunk, as `predict_chunk` does; `ChunkHangs` if it takes too long."""
     served = _serve(declaration, artifact_cache)
     if declaration.chunk_timeout_seconds is None:
-        return predict_chunk(served, payload)
-    return _run_within(declaration.chunk_timeout_seconds, served, payload)
+        return predict_chunk(served, payload, recall=recall)
+    return _run_within(
+        declaration.chunk_timeout_seconds, partial(predict_chunk, served, payload, recall=recall)
+    )
 
 
 def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
@@ -46,14 +52,14 @@ def _serve(declaration: Declaration, artifact_cache: Path) -> ServedModel:
     return served
 
 
-def _run_within(limit_seconds: float, served: ServedModel, payload: bytes) -> ChunkAnswer:
+def _run_within(limit_seconds: float, predict: Callable[..., ChunkAnswer]) -> ChunkAnswer:
     """Runs it in a thread of its own, so that this one can tell that it hangs. Waiting for a slot is no hanging."""
     future: Future[ChunkAnswer] = Future()
     stopwatch = Stopwatch()
 
     def run() -> None:
         try:
-            future.set_result(predict_chunk(served, payload, stopwatch))
+            future.set_result(predict(stopwatch=stopwatch))
         except BaseException as error:  # noqa: BLE001 — the future carries it to the thread that waits
             future.set_exception(error)
 

@@ -25,7 +25,7 @@ def result_of(future: Future[ChunkAnswer], claim: Claim) -> Done | Failed | Brok
         case None:
             answer = future.result()
             failures = [replace(failure, message=storable(failure.message)) for failure in answer.failures]
-            return Done(claim, answer.items, answer.columns, failures)
+            return Done(claim, answer.items, answer.columns, failures, answer.n_cached, answer.new)
         case TransientFailure():
             return Broken(claim, TRANSIENT, storable(error.reason))
         case FutureTimeout():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pebble import ProcessPool
 
+from app.cache.recall import Recall
 from app.jobs.claims import Claim
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
@@ -38,7 +39,7 @@ class ProcessExecutor:
         declared = served.declaration
         future: Future[ChunkAnswer] = self._pool.schedule(
             _in_child,
-            args=[declared.name, declared.version, claim.payload],
+            args=[declared.name, declared.version, claim.payload, claim.recall],
             timeout=declared.chunk_timeout_seconds,
         )
         return future
@@ -58,5 +59,5 @@ def _load_in_child(models_file: Path, artifact_cache: Path) -> None:
         served.wait_ready()
 
 
-def _in_child(name: str, version: str, payload: bytes) -> ChunkAnswer:
-    return predict_chunk(_models.get(name, version), payload)
+def _in_child(name: str, version: str, payload: bytes, recall: Recall | None) -> ChunkAnswer:
+    return predict_chunk(_models.get(name, version), payload, recall=recall)

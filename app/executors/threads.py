@@ -38,4 +38,4 @@ class ThreadExecutor:
 
 def _in_thread(served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> ChunkAnswer:
     with structlog.contextvars.bound_contextvars(job_id=claim.job_id, first_item=claim.first_item):
-        return predict_chunk(served, claim.payload, stopwatch)
+        return predict_chunk(served, claim.payload, stopwatch, claim.recall)

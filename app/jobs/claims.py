@@ -1,7 +1,9 @@
 """What passes between the queue and whoever runs its chunks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.cache.recall import Recall
 
 TRANSIENT = "transient"
 
@@ -10,6 +12,7 @@ TRANSIENT = "transient"
 class Claim:
     """A chunk that one runner holds until its lease ends; `payload` has its items, in the chunk format, if it may run.
 
+    `recall` is what the cache knows of them, if their model version has one.
     `attempts` counts the claims of this chunk that were not given back, this one included; `crashes` those before it
     that ended with their process or ran out of time.
     """
@@ -23,6 +26,7 @@ class Claim:
     attempts: int
     crashes: int
     payload: bytes = b""
+    recall: Recall | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -44,13 +48,16 @@ class Done:
     """A chunk that ran: a prediction or an `ItemFailure` for each of its items.
 
     `items` is the answer in the chunk format, `null` at the place of a failed item; `columns` the fields
-    that occur in it.
+    that occur in it. `n_cached` of the items were not predicted, and the JSON texts of predictions that the cache is to
+    keep stand in `new` under their keys.
     """
 
     claim: Claim
     items: bytes
     columns: Sequence[str]
     failures: Sequence[ItemFailure] = ()
+    n_cached: int = 0
+    new: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def n_errored(self) -> int:
@@ -85,6 +92,7 @@ class Failed:
 
     claim: Claim
     reason: str
+    n_cached = 0
 
     @property
     def n_errored(self) -> int:

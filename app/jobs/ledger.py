@@ -23,7 +23,9 @@ def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str,
     tallies: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         n_succeeded = result.claim.n_items - result.n_errored
-        tallies[result.claim.job_id].update(chunks=1, succeeded=n_succeeded, errored=result.n_errored)
+        tallies[result.claim.job_id].update(
+            chunks=1, succeeded=n_succeeded, errored=result.n_errored, cached=result.n_cached
+        )
     if not tallies:
         return []
     connection = session.connection()
@@ -31,7 +33,7 @@ def count(session: Session, results: Iterable[Done | Failed]) -> list[tuple[str,
     connection.execute(
         statements.COUNT_ENDED_ITEMS,
         [
-            {"job_id": job_id, "succeeded": tally["succeeded"], "errored": tally["errored"]}
+            {"job_id": job_id, **{name: tally[name] for name in ("succeeded", "errored", "cached")}}
             for job_id, tally in sorted(tallies.items())
         ],
     )

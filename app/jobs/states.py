@@ -21,6 +21,12 @@ def queue_of(model: str, version: str) -> str:
     return f"{model}@{version}"
 
 
+def version_of(queue: str) -> tuple[str, str]:
+    """The name and version of the model that a queue is of."""
+    model, _, version = queue.partition("@")
+    return model, version
+
+
 def counted(
     succeeded: ColumnElement[int], errored: ColumnElement[int], canceled: ColumnElement[int], otherwise: Any
 ) -> dict[str, Any]:

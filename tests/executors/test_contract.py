@@ -7,6 +7,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from app.cache.recall import Recall
 from app.executors.outcomes import result_of
 from app.jobs.claims import Broken, Done, Failed
 from app.tasks.predict import Stopwatch
@@ -55,6 +56,21 @@ def test_an_unexpected_exception_fails_its_chunk_with_its_message(lab: Lab) -> N
     assert isinstance(result, Failed)
     assert "JSON" in result.reason
     assert isinstance(lab.run([None])[0], Done)
+
+
+def test_what_the_cache_knows_is_not_run_and_what_is_new_is_told(lab: Lab) -> None:
+    (sound,) = lab.run([None, "raise", None, None])
+    claim = replace(sound.claim, recall=Recall(["k0", "k1", "k2", "k0"], {"k2": b'{"pid":7}'}))
+
+    result = result_of(lab.executor.submit(lab.served, claim, Stopwatch()), claim)
+
+    assert isinstance(result, Done)
+    first, failed, known, again = orjson.loads(result.items)
+    assert (failed, known) == (None, {"id": 2, "act": None, "pid": 7})
+    assert {**first, "id": 3} == again
+    assert [(failure.place, failure.code) for failure in result.failures] == [(1, "model_failed")]
+    assert {key: orjson.loads(text)["pid"] for key, text in result.new.items()} == {"k0": first["pid"]}
+    assert result.n_cached == 2
 
 
 def test_more_chunks_than_slots_wait_their_turn(lab: Lab) -> None:

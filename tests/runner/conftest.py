@@ -64,7 +64,7 @@ class StepExecutor:
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[ChunkAnswer]:
         future: Future[ChunkAnswer] = Future()
-        self.waiting.append((future, lambda: predict_chunk(served, claim.payload, stopwatch)))
+        self.waiting.append((future, lambda: predict_chunk(served, claim.payload, stopwatch, claim.recall)))
         return future
 
     def shutdown(self) -> None:
