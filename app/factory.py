@@ -11,6 +11,7 @@ from werkzeug.serving import is_running_from_reloader
 
 from app.api import article, health, inputs, jobs, models, outputs, problems, requests, schedules
 from app.api.services import EXTENSION, Services, services
+from app.cache.asking import OnlineCache
 from app.config import Settings, load_settings
 from app.db import Database
 from app.lanes.threads import ThreadLane
@@ -39,7 +40,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: fields in the schemas' order
     registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
-    app.extensions[EXTENSION] = Services(settings, Database(settings.database_url), registry)
+    database = Database(settings.database_url)
+    app.extensions[EXTENSION] = Services(settings, database, registry, OnlineCache(database))
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)

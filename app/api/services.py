@@ -5,6 +5,7 @@ from typing import cast
 
 from flask import current_app
 
+from app.cache.asking import OnlineCache
 from app.config import Settings
 from app.db import Database
 from app.models.registry import Registry
@@ -17,6 +18,7 @@ class Services:
     settings: Settings
     database: Database
     registry: Registry
+    cache: OnlineCache
 
 
 def services() -> Services:
