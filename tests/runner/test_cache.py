@@ -153,3 +153,18 @@ def test_a_chunk_runs_without_the_cache_when_it_cannot_be_asked(
 
     assert counts(workshop, job_id) == (2, 0, 0)
     assert bench.stage.seen == [0, 1, 0, 1]
+
+
+def test_a_runner_evicts_what_is_too_much(
+    workshop: Workshop, bench: Bench, select_all: SelectAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.upkeep.EVICT_SECONDS", 0)
+    monkeypatch.setattr("app.cache.eviction.ROWS_AT_ONCE", 2)
+    workshop.enqueue(7, chunk_items=7)
+    runner = cached(bench, cache_max_items=3)
+    run(runner, bench)
+
+    for _ in range(4):
+        runner.tick()
+
+    assert select_all("SELECT count(*) AS n FROM cached_predictions") == [{"n": 3}]
