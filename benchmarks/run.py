@@ -10,6 +10,7 @@ BENCHMARKS = {
     "pipe": "pipe",
     "memory": "memory",
     "main_job": "main_job",
+    "result_cache": "result_cache",
     "queue_rate": "queue_rate",
     "claim_flat": "claim_flat",
     "bulk": "bulk.compare",

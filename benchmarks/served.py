@@ -50,10 +50,10 @@ class Service:
             )
             return _answer(connection, 201)
 
-    def run(self, input_id: str) -> Any:
+    def run(self, input_id: str, model: str = "nothing") -> Any:
         """The job over this input, when it has succeeded."""
         with closing(http.client.HTTPConnection("127.0.0.1", self._port)) as connection:
-            body = orjson.dumps({"model": "nothing", "input_id": input_id})
+            body = orjson.dumps({"model": model, "input_id": input_id})
             connection.request("POST", "/v1/jobs", body, {"Content-Type": "application/json"})
             job = _answer(connection, 202)
             while not job["done"]:
