@@ -102,6 +102,12 @@ class ModelFailed(ServingError):
     status, slug, title = 500, "model-failed", "The model failed"
 
 
+class ModelAway(ModelFailed):
+    """What the model depends on failed, such as another server, and not an item: the same may succeed later."""
+
+    status, slug, title = 503, "model-away", "The model cannot answer now"
+
+
 class Unavailable(ServingError):
     """The service cannot answer now: a model is not loaded, the database is away or its schema is old."""
 

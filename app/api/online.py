@@ -1,6 +1,7 @@
 """Online predictions, in their stages: a question is read, asked of its model, and answered. The lanes share them."""
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,8 +34,7 @@ class Question:
 
     def answered(self, predictions: list[JsonObject]) -> bytes:
         """The body that answers it; once, since the items become the answers."""
-        for item, prediction in zip(self.items, predictions, strict=True):
-            item.update(prediction)
+        deque(map(dict.update, self.items, predictions), maxlen=0)
         answer: JsonObject = {"prediction": self.items}
         if not self.is_article:
             declared = self.served.declaration

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 
 _TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_LONG_NUMBER = b"0" * 19
+_LONG_NUMBER, _SPARSE_NUMBER = b"0" * 19, b"0" * 4
+"""Of 19 digits in a row, four stand among every fourth byte: most texts are seen to have none by a quarter of them."""
 _BETWEEN = b"},{"
 _TOO_DEEP = "Recursion limit reached"
 """What orjson says of more than 254 levels."""
@@ -27,6 +28,8 @@ def loads(text: bytes) -> Any:
 
 def has_long_number(text: bytes) -> bool:
     """Whether there are 19 digits in a row: perhaps an integer beyond 64 bits or a decimal beyond a double."""
+    if _SPARSE_NUMBER not in text[::4].translate(_TO_ZEROS):
+        return False
     return _LONG_NUMBER in text.translate(_TO_ZEROS)
 
 

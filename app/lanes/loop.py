@@ -14,6 +14,7 @@ from app.api.services import EXTENSION, Services
 from app.errors import BadRequest, Overdue
 from app.lanes import Answer, Asked, Lane
 from app.lanes.adapter import CUT_SHORT, Message, Receive, Scope, Send, SlowLane
+from app.lanes.express import Express
 from app.models import JsonObject
 from app.models.batcher import Batcher, Call
 
@@ -38,6 +39,7 @@ class LoopLane:
         self.extensions = flask.extensions
         here: Services = flask.extensions[EXTENSION]
         self._lane = Lane(here, min(MAX_LOOP_BYTES, here.settings.max_request_bytes))
+        self.express = Express(self._lane)
         self._slow_lane = SlowLane(flask, here.settings.web_threads)
         self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
 

@@ -68,7 +68,7 @@ class Acceptance:
                 {name: item.get(name, default(name)) for name in first[tuple(item)]} | item for item in items
             ]
         else:
-            loaded = [item.copy() for item in items]
+            loaded = list(map(dict.copy, items))
         if not self._flat_names.issuperset(chain.from_iterable(first)) and _have_containers(loaded):
             loaded = list(map(copied, loaded))
         for name in self._float_names:
@@ -135,9 +135,8 @@ def _object(schema: Schema, unknown: str, around: Sequence[type[Schema]]) -> Che
     ]
     names = frozenset(schema.fields)
     are_objects = _are(dict)
-    may_have_others = unknown == INCLUDE or (
-        unknown == EXCLUDE and not around
-    )  # further in, `load` takes none away
+    # Further in, `load` takes nothing away.
+    may_have_others = unknown == INCLUDE or (unknown == EXCLUDE and not around)
 
     def check(column: Column) -> bool:
         if not are_objects(column):

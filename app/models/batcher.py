@@ -13,17 +13,14 @@ from itertools import chain
 
 import structlog
 
-from app.errors import BadRequest, ModelFailed, Overdue, Overloaded, ServingError
+from app.errors import BadRequest, ModelAway, ModelFailed, Overdue, Overloaded, ServingError
 from app.metrics import BATCH_ITEMS, BATCH_WAIT_SECONDS, MODEL_SECONDS
 from app.models import JsonObject
+from app.models.quickness import Quickness
 from app.models.served import ServedModel
 
 log = structlog.get_logger(__name__)
 
-QUICK_SECONDS, SLOW_SECONDS = 0.0001, 0.005
-"""A model whose calls take less than the first, and none of the last `PROBATION_CALLS` more than the second, is quick:
-to hand a call to another thread and back takes longer than to predict."""
-PROBATION_CALLS, FIRST_PROBATION_CALLS = 1000, 100
 RETRY_AFTER_SECONDS = 1
 """What is turned away now may be taken a second later: the queue is bounded to be short."""
 
@@ -90,8 +87,7 @@ class Batcher:
         self._n_threads = 0
         self._idle: list[threading.Lock] = []
         """The bells of threads that wait for a call. A plain lock, because a Condition makes one for each wait."""
-        self._typical_seconds = 0.0
-        self._n_on_probation = FIRST_PROBATION_CALLS
+        self._quickness = Quickness()
         labels = (served.declaration.name, served.declaration.version)
         self._batch_items = BATCH_ITEMS.labels(*labels)
         self._wait_seconds = BATCH_WAIT_SECONDS.labels(*labels)
@@ -123,10 +119,12 @@ class Batcher:
         self, items: Sequence[JsonObject], loaded: list[JsonObject] | None
     ) -> list[JsonObject] | None:
         """As `ServedModel.predict`, in the calling thread; None if the model is not quick, or not idle."""
-        is_quick = not self._n_on_probation and self._typical_seconds < QUICK_SECONDS
-        if not is_quick or self._waiting or len(self._idle) < self._n_threads:
-            return None
-        return self._predict(items, loaded)
+        return self._predict(items, loaded) if self.is_quick else None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a call now is better made by the thread that asks."""
+        return self._quickness.is_proved and not self._waiting and len(self._idle) == self._n_threads
 
     def submit(self, call: Call) -> None:
         """Has a call answered, soon and by another thread; `Overloaded` if too much waits already."""
@@ -192,6 +190,9 @@ class Batcher:
                 predictions = self._predict(calls[0].items, calls[0].loaded)
             else:
                 predictions = self._predict(*_together(calls))
+        except ModelAway as error:  # whatever the items are: to ask for half of them would only wait again
+            for call in calls:
+                call.answer(error)
         except ServingError as error:
             self._answer_failed(calls, error)
         else:
@@ -215,9 +216,7 @@ class Batcher:
             seconds = time.monotonic() - started_at
             self._batch_items.observe(len(items))
             self._model_seconds.observe(seconds)
-            self._typical_seconds += (seconds - self._typical_seconds) / 16
-            is_slow = seconds > SLOW_SECONDS
-            self._n_on_probation = PROBATION_CALLS if is_slow else max(0, self._n_on_probation - 1)
+            self._quickness.judge(seconds)
 
     def _answer_failed(self, calls: list[Call], error: ServingError) -> None:
         if len(calls) == 1:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import structlog
 from marshmallow import Schema
 
-from app.errors import FieldError, ModelFailed, Unavailable
+from app.errors import FieldError, ModelAway, ModelFailed, Unavailable
 from app.models import JsonObject, Model, contract, schemas
 from app.models.artifacts import DEFAULT_CACHE, local_artifact
 from app.models.declarations import Declaration
@@ -41,7 +41,9 @@ class ServedModel:
         self._prediction: Schema | None = None
         self._prediction_fields: frozenset[str] | None = None
         self._settled = threading.Event()
-        self._slots = threading.BoundedSemaphore(declaration.concurrency)
+        # A lock where one slot is enough: it runs in C, and is taken for every online request.
+        n_slots = declaration.concurrency
+        self._slots = threading.Lock() if n_slots == 1 else threading.BoundedSemaphore(n_slots)
 
     def __str__(self) -> str:
         return f"model {self.declaration.name} {self.declaration.version}"
@@ -130,7 +132,9 @@ class ServedModel:
         calls before it take; `within` is entered once it has the slot, and left with it, so that it can tell how long
         the model itself takes.
 
-        Raises `Unavailable` while the model is not ready; `ModelFailed` if it raises or breaks the contract.
+        Raises `Unavailable` while the model is not ready; `ModelFailed` if it raises or breaks the contract, of these
+        `ModelAway` for an `OSError`, which all errors of connections and timeouts are, or an exception with a true
+        attribute `transient`.
         """
         model = self._ready_model()
         if not items:
@@ -143,7 +147,10 @@ class ServedModel:
             raise ModelFailed(f"{self} broke its contract: {error}") from error
         # sys.exit() in a model must not end a worker: it fails this call like any other exception.
         except (Exception, SystemExit) as error:
-            raise ModelFailed(f"{self} raised {_named(error)}") from error
+            told = f"{self} raised {_named(error)}"
+            if isinstance(error, OSError) or getattr(error, "transient", False):
+                raise ModelAway(told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)}) from error
+            raise ModelFailed(told) from error
 
     def _predict_in_batches(
         self, model: Model, items: Sequence[JsonObject], loaded: list[JsonObject]

@@ -9,7 +9,7 @@ from operator import attrgetter, or_
 from app.cache.recall import Recall
 from app.data import exact
 from app.data.chunks import MISSING, joined, pack, unpack
-from app.errors import FieldError, ModelFailed
+from app.errors import FieldError, ModelAway, ModelFailed
 from app.jobs.claims import ItemFailure
 from app.models import JsonObject
 from app.models.served import ServedModel
@@ -66,8 +66,7 @@ def predict_chunk(
 
     Items that the model's schema refuses fail as `invalid_item`. If the model or its schema raises or breaks its
     contract, the guilty items are found by halving, fail as `model_failed`, and the rest are answered all the same.
-    `TransientFailure` if the model raised an `OSError`, which all errors of connections and timeouts are, or an
-    exception with a true attribute `transient`; `Unavailable` while the model is not ready.
+    `TransientFailure` if the model is away; `Unavailable` while it is not ready.
     """
     texts = unpack(payload)
     items: list[JsonObject] = exact.loads(payload)
@@ -198,7 +197,7 @@ def _isolate(
         predictions = served.predict(items, loaded, within=stopwatch)
         yield run, (predictions, encode_each(served, predictions))
     except ModelFailed as error:
-        if isinstance(error.__cause__, OSError) or getattr(error.__cause__, "transient", False):
+        if isinstance(error, ModelAway):
             raise TransientFailure(error.detail) from error
         if isinstance(error.__cause__, MemoryError):
             raise MemoryError(error.detail) from error

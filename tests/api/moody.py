@@ -54,6 +54,8 @@ class Moody:
             raise RuntimeError("this text is too sad")
         if "!nul" in texts:
             raise RuntimeError("NUL \0 and a lone \udc80 surrogate")
+        if "!away" in texts:
+            raise TimeoutError("the other server did not answer")
         if "!exit" in texts:
             raise SystemExit(3)
         if "!short" in texts:

@@ -106,6 +106,14 @@ def test_a_model_that_misbehaves_is_a_500_that_says_how(text: str, why: str, cli
     assert client.post(PREDICT, json={"data": items("a")}).status_code == 200
 
 
+def test_a_model_whose_other_server_is_away_is_a_503_to_be_asked_again(client: Client) -> None:
+    response = client.post(PREDICT, json={"data": items("a", "!away")})
+
+    problem = refused(response, 503, "model moody 2 raised TimeoutError: the other server did not answer")
+    assert problem["type"] == "urn:twofold:problem:model-away"
+    assert response.headers["Retry-After"] == "5"
+
+
 def test_a_model_that_is_not_there_is_named(client: Client) -> None:
     refused(
         client.post("/v1/models/happy/predict", json={"data": items("a")}), 404, "'happy'", "moody, gated"

@@ -29,6 +29,13 @@ def test_every_integer_is_exact(number: int) -> None:
     assert exact.dumps(read) == b'{"id":%d}' % number
 
 
+@pytest.mark.parametrize("n_before", range(8))
+def test_an_integer_beyond_64_bits_is_exact_wherever_it_stands(n_before: int) -> None:
+    text = b'{"%b":%d}' % (b"x" * n_before, 2**64)
+
+    assert exact.loads(text) == {"x" * n_before: 2**64}
+
+
 @pytest.mark.parametrize(
     "text",
     [

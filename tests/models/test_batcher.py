@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.errors import BadRequest, ModelFailed, Overdue, Overloaded, Unavailable
-from app.models import JsonObject
-from app.models import batcher as batcher_module
-from app.models.batcher import FIRST_PROBATION_CALLS, Batcher, Call
+from app.errors import BadRequest, ModelAway, ModelFailed, Overdue, Overloaded, Unavailable
+from app.models import JsonObject, quickness
+from app.models.batcher import Batcher, Call
+from app.models.quickness import PROBATION_CALLS
 from app.models.served import ServedModel
 from tests.models import specimens
 from tests.models.specimens import declare, served
@@ -150,6 +150,20 @@ def test_an_item_that_breaks_the_model_fails_its_own_request_alone(ask: Callable
                 asked.result(10)
         else:
             assert asked.result(10) == [str(number), str(number + 100)]
+
+
+def test_a_model_that_is_away_is_not_asked_again_for_half_of_the_items(ask: Callable[..., Asking]) -> None:
+    asking = ask()
+    asking.gate.poison, asking.gate.error = {1}, ConnectionRefusedError("nobody there")
+    asking.busy()
+    waiting = [asking.ask(number) for number in (1, 2, 3, 4)]
+
+    asking.gate.open()
+
+    for asked in waiting:
+        with pytest.raises(ModelAway, match="nobody there"):
+            asked.result(10)
+    assert asking.gate.calls[1:] == [[1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), MemoryError("none left")])
@@ -293,7 +307,7 @@ def test_nobody_gets_the_answer_of_another_whatever_goes_wrong(monkeypatch: pyte
 
 
 def prove_quick(batcher: Batcher) -> None:
-    for _ in range(FIRST_PROBATION_CALLS + 1):
+    for _ in range(PROBATION_CALLS + 1):
         batcher.predict([{"n": 1}], [{"n": 1}], seconds=10)
 
 
@@ -307,23 +321,21 @@ def test_a_model_that_has_proved_quick_is_called_by_the_thread_that_asks(
         return [{"label": "x"} for _ in items]
 
     monkeypatch.setattr(specimens.Scripted, "result", staticmethod(predict))
-    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 10)
-    monkeypatch.setattr(batcher_module, "SLOW_SECONDS", 10)
+    monkeypatch.setattr(quickness, "QUICK_SECONDS", 10)
+    monkeypatch.setattr(quickness, "SLOW_SECONDS", 10)
     batcher = Batcher(served(specimens.Scripted))
 
     prove_quick(batcher)
 
-    assert threading.current_thread() not in threads[:FIRST_PROBATION_CALLS]
+    assert threading.current_thread() not in threads[:PROBATION_CALLS]
     assert threads[-1] is threading.current_thread()
 
 
-def test_one_slow_call_ends_that_for_a_long_time(
-    ask: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 10)
+def test_one_slow_call_ends_that(ask: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quickness, "QUICK_SECONDS", 10)
     asking = ask()
-    asking.gate.may_end.release(FIRST_PROBATION_CALLS)
-    for _ in range(FIRST_PROBATION_CALLS):
+    asking.gate.may_end.release(PROBATION_CALLS)
+    for _ in range(PROBATION_CALLS):
         asking.batcher.predict([{"n": 1}], [{"n": 1}], seconds=10)
     slow = asking.ask(1, seconds=10)
     threading.Event().wait(0.01)
@@ -340,8 +352,8 @@ def test_a_quick_model_that_breaks_fails_its_own_request_alone(monkeypatch: pyte
         return [{"label": "x"} for _ in items]
 
     monkeypatch.setattr(specimens.Scripted, "result", staticmethod(predict))
-    monkeypatch.setattr(batcher_module, "QUICK_SECONDS", 10)
-    monkeypatch.setattr(batcher_module, "SLOW_SECONDS", 10)
+    monkeypatch.setattr(quickness, "QUICK_SECONDS", 10)
+    monkeypatch.setattr(quickness, "SLOW_SECONDS", 10)
     batcher = Batcher(served(specimens.Scripted))
     prove_quick(batcher)
 

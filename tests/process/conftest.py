@@ -92,6 +92,9 @@ class Server:
         return [str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options]
 
     def launch(self, command: list[str]) -> None:
+        # A shell has what it starts in the background ignore SIGINT, and that is inherited, by these processes too.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

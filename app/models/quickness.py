@@ -1,0 +1,36 @@
+"""Quickness: whether a model takes less time than to hand a call to another thread and back."""
+
+QUICK_SECONDS, SLOW_SECONDS = 0.0001, 0.005
+"""A model whose calls typically take less than the first is quick; one call that takes longer than the second puts it
+on probation: it would have stopped whoever else uses the thread that asked."""
+PROBATION_CALLS, MOST_PROBATION_CALLS = 100, 10_000
+TRUSTED_CALLS = 300
+"""Slow again before so many quick calls, and the next probation is twice as long; after more, it is as short as the
+first. On a busy machine a process that waits for its core looks slow once in a thousand calls or so, and with a
+probation of a thousand each time half of all calls went through another thread, at twice the processor time."""
+
+
+class Quickness:
+    """What is known of one model. Not locked: threads that judge at the same time may lose a call of the account."""
+
+    def __init__(self) -> None:
+        self._typical_seconds = 0.0
+        self._probation_calls = self._n_on_probation = PROBATION_CALLS
+        self._n_trusted_calls = 0
+
+    @property
+    def is_proved(self) -> bool:
+        return not self._n_on_probation and self._typical_seconds < QUICK_SECONDS
+
+    def judge(self, seconds: float) -> None:
+        """Takes account of a call that took so long."""
+        self._typical_seconds += (min(seconds, 4 * QUICK_SECONDS) - self._typical_seconds) / 16
+        if seconds > SLOW_SECONDS:
+            was_trusted = self._n_trusted_calls >= TRUSTED_CALLS
+            longer = min(2 * self._probation_calls, MOST_PROBATION_CALLS)
+            self._probation_calls = self._n_on_probation = PROBATION_CALLS if was_trusted else longer
+            self._n_trusted_calls = 0
+        elif self._n_on_probation:
+            self._n_on_probation -= 1
+        else:
+            self._n_trusted_calls += 1

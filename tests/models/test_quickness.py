@@ -1,0 +1,80 @@
+"""When a model counts as quick, and how long it takes to be quick again."""
+
+from collections.abc import Iterable
+
+from app.models.quickness import (
+    MOST_PROBATION_CALLS,
+    PROBATION_CALLS,
+    QUICK_SECONDS,
+    SLOW_SECONDS,
+    TRUSTED_CALLS,
+    Quickness,
+)
+
+QUICK, SLOW = QUICK_SECONDS / 10, SLOW_SECONDS * 2
+
+
+def judged(*seconds: float) -> Quickness:
+    quickness = Quickness()
+    judge(quickness, seconds)
+    return quickness
+
+
+def judge(quickness: Quickness, seconds: Iterable[float]) -> None:
+    for each in seconds:
+        quickness.judge(each)
+
+
+def calls_until_proved(quickness: Quickness) -> int:
+    n_calls = 0
+    while not quickness.is_proved:
+        quickness.judge(QUICK)
+        n_calls += 1
+    return n_calls
+
+
+def test_a_model_is_quick_after_its_first_probation() -> None:
+    assert not judged(*[QUICK] * (PROBATION_CALLS - 1)).is_proved
+    assert judged(*[QUICK] * PROBATION_CALLS).is_proved
+
+
+def test_a_model_that_typically_takes_longer_is_never_quick() -> None:
+    assert not judged(*[2 * QUICK_SECONDS] * 10_000).is_proved
+
+
+def test_one_slow_call_ends_it_at_once_and_for_a_probation() -> None:
+    quickness = judged(*[QUICK] * (PROBATION_CALLS + TRUSTED_CALLS))
+
+    quickness.judge(SLOW)
+
+    assert not quickness.is_proved
+    assert calls_until_proved(quickness) == PROBATION_CALLS
+
+
+def test_probations_grow_while_a_model_is_slow_again_soon() -> None:
+    quickness = judged(*[QUICK] * PROBATION_CALLS)
+    probations = []
+    for _ in range(9):
+        quickness.judge(SLOW)
+        probations.append(calls_until_proved(quickness))
+        judge(quickness, [QUICK] * (TRUSTED_CALLS - 1))
+
+    assert probations == [min(PROBATION_CALLS * 2**n, MOST_PROBATION_CALLS) for n in range(1, 10)]
+
+
+def test_a_model_that_was_slow_once_in_long_is_forgiven_soon() -> None:
+    quickness = judged(*[QUICK] * PROBATION_CALLS, *[SLOW] * 5)
+    calls_until_proved(quickness)
+    judge(quickness, [QUICK] * TRUSTED_CALLS)
+
+    quickness.judge(SLOW)
+
+    assert calls_until_proved(quickness) == PROBATION_CALLS
+
+
+def test_a_call_that_waited_for_the_processor_does_not_make_a_quick_model_typically_slow() -> None:
+    quickness = judged(*[QUICK] * PROBATION_CALLS)
+
+    quickness.judge(SLOW_SECONDS)
+
+    assert quickness.is_proved
