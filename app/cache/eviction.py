@@ -92,12 +92,12 @@ def _newest_too_many(database: Database, version: Version, most: int) -> Generat
         yield 0
 
 
-def _newest_first(version: Version) -> Select[tuple[datetime, str]]:
+def _newest_first(version: Version) -> Select[datetime, str]:
     oldest_last = (_row.created_at.desc(), _row.key.desc())
     return select(_row.created_at, _row.key).where(_is_of(version)).order_by(*oldest_last).limit(1)
 
 
-def _age_of(session: Session, selected: Select[tuple[datetime, str]]) -> Age | None:
+def _age_of(session: Session, selected: Select[datetime, str]) -> Age | None:
     row = session.execute(selected).one_or_none()
     return None if row is None else (row.created_at, row.key)
 
