@@ -15,6 +15,10 @@ BigSerial = BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
 """A 64-bit id that the database counts up; SQLite counts only what is declared INTEGER."""
 
 
+Digest = String(32).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+"""128 bits in hex; Postgres keeps them in half the room, as a `uuid`."""
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC time: `timestamptz` on Postgres; on SQLite text of fixed width, so that it sorts as it reads."""
 

@@ -44,6 +44,7 @@ class Settings:
     poll_seconds: float = 1.0
     retention_days: float | None = None
     storage_prefixes: tuple[str, ...] = ()
+    cache_days: float = 30.0
     chunk_items: int = 1000
     chunk_bytes: int = MIB
     max_item_bytes: int = MIB
@@ -98,12 +99,17 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
     return lambda variable: env.float(variable, validate=validate.Range(min=least, max=most))
 
 
+def _days(variable: str) -> float:
+    return env.float(variable, validate=validate.Range(min=0.01, max=36_500))
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
     "models_file": env.path,
     "artifact_cache": env.path,
     "runner": _one_of("embedded", "off"),
     "executor": lambda variable: _executor(env.str(variable)),
-    "retention_days": lambda variable: env.float(variable, validate=validate.Range(min=0.01, max=36_500)),
+    "retention_days": _days,
+    "cache_days": _days,
     "storage_prefixes": lambda variable: tuple(map(str.strip, env.str(variable).split(","))),
     "web_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
     "runners": lambda variable: env.int(variable, validate=validate.Range(min=1, max=256)),

@@ -11,6 +11,7 @@ from werkzeug.serving import is_running_from_reloader
 
 from app.api import article, health, inputs, jobs, models, outputs, problems, requests, schedules
 from app.api.services import EXTENSION, Services, services
+from app.cache.asking import OnlineCache
 from app.config import Settings, load_settings
 from app.data.objects import Storage
 from app.db import Database
@@ -44,7 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
     database = Database(settings.database_url)
     storage = Storage.of(settings.storage_prefixes)
-    app.extensions[EXTENSION] = Services(settings, database, registry, storage)
+    app.extensions[EXTENSION] = Services(settings, database, registry, storage, OnlineCache(database))
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)

@@ -7,7 +7,7 @@ as under `flask run`, a process counts for itself.
 import os
 
 from prometheus_client import REGISTRY as OWN
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -32,6 +32,18 @@ MODEL_SECONDS = Histogram(
     _MODEL,
     buckets=(0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
 )
+
+CACHE_ITEMS = Counter(
+    "twofold_cache_items",
+    "Items of model versions with a result cache: hits, which cost no call of the model, and misses",
+    (*_MODEL, "lane", "result"),
+)
+
+
+def count_looked_up(model: str, version: str, lane: str, n_items: int, n_hits: int) -> None:
+    """Counts items that were asked for in the result cache; `lane` is `online` or `batch`."""
+    CACHE_ITEMS.labels(model, version, lane, "hit").inc(n_hits)
+    CACHE_ITEMS.labels(model, version, lane, "miss").inc(n_items - n_hits)
 
 
 def exposition() -> bytes:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from app.cache.asking import OnlineCache
 from app.data import exact
 from app.errors import FieldError, Invalid, ModelFailed
+from app.metrics import count_looked_up
 from app.models import JsonObject
 from app.models.served import ServedModel
 
@@ -25,6 +27,29 @@ def accept(served: ServedModel, items: Sequence[object]) -> list[JsonObject]:
             ],
         )
     return loaded
+
+
+def predict(
+    served: ServedModel,
+    items: list[JsonObject],
+    loaded: list[JsonObject],
+    ask: Callable[[list[JsonObject], list[JsonObject]], list[JsonObject]],
+    cache: OnlineCache,
+) -> list[JsonObject]:
+    """The prediction of each item, of those that the cache does not know by `ask`, which gets them as `loaded` too."""
+    if not served.declaration.cache:
+        return ask(items, loaded)
+    recall = cache.recall(served, items)
+    places = recall.unknown_places()
+    by_key = {key: exact.loads(text) for key, text in recall.known.items()}
+    if places:
+        predictions = ask([items[place] for place in places], [loaded[place] for place in places])
+        keys = [recall.keys[place] for place in places]
+        by_key |= zip(keys, predictions, strict=True)
+        cache.remember(served, dict(zip(keys, encode_each(served, predictions), strict=True)))
+    declared = served.declaration
+    count_looked_up(declared.name, declared.version, "online", len(items), len(items) - len(places))
+    return [by_key[key] for key in recall.keys]
 
 
 def encode(served: ServedModel, answer: JsonObject) -> bytes:

@@ -9,15 +9,18 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from app.cache.asking import recall
 from app.config import Settings
+from app.data import exact
 from app.data.objects import Storage
 from app.db import Database, is_away
 from app.errors import Unavailable
@@ -25,13 +28,15 @@ from app.executors import ChunkExecutor, make_executor
 from app.executors.outcomes import result_of, storable
 from app.executors.work import Work, work_of
 from app.jobs import control, presence, queue, rescue
-from app.jobs.claims import TRANSIENT, Broken, Claim
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
 from app.jobs.ids import new_id
 from app.jobs.leases import Leases
 from app.jobs.manifests import ManifestWriter
 from app.jobs.retry import is_on_trial
+from app.jobs.states import version_of
 from app.jobs.upkeep import Upkeep
 from app.jobs.wakeup import Wakeup
+from app.metrics import count_looked_up
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tables import JobKind
@@ -223,13 +228,20 @@ class Runner:
             raise
         started, self._claimed = self._claimed, []
         self._leases.hold(claim for _, claim in started)
-        for served, claim in started:
+        for served, bare_claim in started:
+            claim = self._recalling(served, bare_claim)
             stopwatch = Stopwatch()
             future = self._executor.submit(served, claim, stopwatch)
             self._running[future] = claim
             self._limits[claim.queue] = limit_seconds(served.declaration, claim.kind)
             self._stopwatches[future] = stopwatch
             future.add_done_callback(lambda _: self.wake())
+
+    def _recalling(self, served: ServedModel, claim: Claim) -> Claim:
+        """The claim with what the cache knows of its items, if its model has one and the items are at hand."""
+        if not served.declaration.cache or claim.kind is JobKind.TRAIN or claim.source is not None:
+            return claim
+        return replace(claim, recall=recall(self._database, served, exact.loads(claim.payload)))
 
     def _claim_due(self, session: Session) -> None:
         """Claims what there is room for, oldest first. Chunks that a model cannot run are refused."""
@@ -305,6 +317,9 @@ class Runner:
                 self._break_off(session, broken)
                 if not self._is_stopping and self._leases.is_trusted:
                     self._claim_due(session)
+                finished = [result for result in ended if result.claim.key not in lost]
+                queue.remember(session, finished)
+            _count_looked_up(finished)
             for chunk_id, epoch in lost:
                 log.warning("chunk_lost", chunk_id=chunk_id, epoch=epoch)
         self._set_pace(Counter(self._running[future].queue for future in done))
@@ -394,6 +409,12 @@ class Runner:
         with self._database.writing() as session:
             presence.leave(session, self.id)
         return 0.0
+
+
+def _count_looked_up(finished: Iterable[Done | Trained | Failed]) -> None:
+    for result in finished:
+        if result.claim.recall is not None:
+            count_looked_up(*version_of(result.claim.queue), "batch", result.claim.n_items, result.n_cached)
 
 
 def _call_off(future: Future[TaskAnswer]) -> bool:

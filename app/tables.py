@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.columns import BigSerial, Id, Payload, UtcDateTime
+from app.columns import BigSerial, Digest, Id, Payload, UtcDateTime
 
 
 class JobKind(StrEnum):
@@ -177,6 +177,7 @@ class Job(Row):
             "finished_at IS NULL OR n_succeeded + n_errored + n_canceled = n_items", name="all_counted_at_end"
         ),
         CheckConstraint("priority BETWEEN -100 AND 100", name="priority_in_range"),
+        CheckConstraint("n_cached BETWEEN 0 AND n_succeeded", name="cached_succeeded"),
         Index("jobs_status_id", "status", "id"),
         Index("jobs_input_id", "input_id"),
         Index(
@@ -231,6 +232,9 @@ class Job(Row):
     n_succeeded: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with a prediction")
     n_errored: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with an error")
     n_canceled: Mapped[int] = mapped_column(Integer, server_default="0", comment="items never tried")
+    n_cached: Mapped[int] = mapped_column(
+        Integer, server_default="0", comment="of those that succeeded, how many cost no call of the model"
+    )
     error: Mapped[str | None] = mapped_column(Text, comment="why the job as a whole failed")
     owner: Mapped[str] = mapped_column(Text, server_default="", comment="whose it is; empty without keys")
     max_errors: Mapped[int | None] = mapped_column(Integer, comment="it fails early with more item errors")
@@ -279,6 +283,7 @@ class Chunk(Row):
             "status <> 'done' OR n_succeeded + n_errored = n_items", name="all_counted_when_done"
         ),
         CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error_when_failed"),
+        CheckConstraint("n_cached BETWEEN 0 AND n_succeeded", name="cached_succeeded"),
         Index(
             "chunks_queued",
             "queue",
@@ -346,6 +351,9 @@ class Chunk(Row):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when it ended")
     n_succeeded: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with a prediction")
     n_errored: Mapped[int] = mapped_column(Integer, server_default="0", comment="items with an error")
+    n_cached: Mapped[int] = mapped_column(
+        Integer, server_default="0", comment="of those that succeeded, how many cost no call of the model"
+    )
     error: Mapped[str | None] = mapped_column(Text, comment="why the whole chunk failed")
 
 
@@ -561,3 +569,21 @@ class ArtifactPart(Row):
     version: Mapped[str] = mapped_column(Text, primary_key=True, comment="its version")
     seq: Mapped[int] = mapped_column(Integer, primary_key=True, comment="0, 1, 2 … within the artifact")
     content: Mapped[bytes] = mapped_column(LargeBinary, comment="the next bytes of it")
+
+
+class CachedPrediction(Row):
+    __tablename__ = "cached_predictions"
+    __table_args__ = (
+        Index("cached_predictions_age", "model", "version", "created_at", "key"),
+        {
+            "comment": "The result cache: what model versions with `cache = true` predicted, for equal items to come."
+        },
+    )
+
+    key: Mapped[str] = mapped_column(
+        Digest, primary_key=True, comment="digest of the item and of what its model version is declared to be"
+    )
+    model: Mapped[str] = mapped_column(Text, comment="the model's name")
+    version: Mapped[str] = mapped_column(Text, comment="the model's version")
+    prediction: Mapped[bytes] = mapped_column(Payload, comment="what predict gave, a JSON object")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when it was predicted")

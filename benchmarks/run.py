@@ -11,6 +11,7 @@ BENCHMARKS = {
     "memory": "memory",
     "stores": "stores",
     "main_job": "main_job",
+    "result_cache": "result_cache",
     "queue_rate": "queue_rate",
     "claim_flat": "claim_flat",
     "swap": "swap",

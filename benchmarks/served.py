@@ -58,10 +58,10 @@ class Service:
             connection.request("POST", "/v1/inputs", body, {"Content-Type": "application/json"})
             return _answer(connection, 201)
 
-    def run(self, input_id: str, **options: str) -> Any:
+    def run(self, input_id: str, model: str = "nothing", **options: str) -> Any:
         """The job over this input, when it has succeeded."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
-            body = orjson.dumps({"model": "nothing", "input_id": input_id, **options})
+            body = orjson.dumps({"model": model, "input_id": input_id, **options})
             connection.request("POST", "/v1/jobs", body, {"Content-Type": "application/json"})
             job = _answer(connection, 202)
             while not job["done"]:

@@ -45,6 +45,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "max_attempts": ("4", 4),
         "retention_days": ("0.5", 0.5),
         "storage_prefixes": ("s3://a/b, file:///c", ("s3://a/b", "file:///c")),
+        "cache_days": ("7", 7.0),
         "poll_seconds": ("0.05", 0.05),
         "chunk_items": ("7", 7),
         "chunk_bytes": ("8", 8),

@@ -3,6 +3,7 @@
 import re
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 from flask import Response, request
 from werkzeug.http import parse_dict_header
@@ -14,7 +15,7 @@ from app.api.services import services
 from app.errors import Overdue
 from app.models import JsonObject
 from app.models.served import ServedModel
-from app.predictions import accept, encode
+from app.predictions import accept, encode, predict
 
 LOAD_WAIT_SECONDS = 30.0
 _SECONDS = re.compile("[0-9]{1,9}")
@@ -98,7 +99,8 @@ def answer_online(served: ServedModel, *, is_article: bool = False) -> Response:
         if OVERDUE in request.environ:
             raise overdue(served, seconds)
         batcher = here.registry.batcher(served)
-        predictions = batcher.predict(question.items, question.loaded, seconds=seconds)
+        ask = partial(batcher.predict, seconds=seconds)
+        predictions = predict(served, question.items, question.loaded, ask, here.cache)
     except Overdue:
         if preference.wait_seconds is None:
             raise overdue(served, seconds) from None

@@ -316,6 +316,10 @@ class Counts(Schema):
     succeeded = fields.Integer(attribute="n_succeeded")
     errored = fields.Integer(attribute="n_errored")
     canceled = fields.Integer(attribute="n_canceled")
+    cached = fields.Integer(
+        attribute="n_cached",
+        metadata={"description": "of those that succeeded, how many the result cache spared the model"},
+    )
 
 
 class TrainedVersion(Schema):

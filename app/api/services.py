@@ -5,6 +5,7 @@ from typing import cast
 
 from flask import current_app
 
+from app.cache.asking import OnlineCache
 from app.config import Settings
 from app.data.objects import Storage
 from app.db import Database
@@ -19,6 +20,7 @@ class Services:
     database: Database
     registry: Registry
     storage: Storage
+    cache: OnlineCache
 
 
 def services() -> Services:

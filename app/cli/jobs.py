@@ -117,7 +117,8 @@ def _described(job: Job) -> dict[str, object]:
         "status": job.status,
         "input_id": job.input_id,
         "counts": dict(
-            zip(COUNTS, (job.n_items, job.n_succeeded, job.n_errored, job.n_canceled), strict=True)
+            zip(COUNTS, (job.n_items, job.n_succeeded, job.n_errored, job.n_canceled), strict=True),
+            cached=job.n_cached,
         ),
         "priority": job.priority,
         "run_at": job.run_at,

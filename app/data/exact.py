@@ -58,6 +58,30 @@ def dumps_objects(values: Sequence[dict[str, Any]], dumps: Callable[[Any], bytes
     return [b"{%b}" % fields for fields in cut]
 
 
+def canonical_objects(values: Sequence[dict[str, Any]]) -> list[bytes]:
+    """The one JSON text of each object that `loads` gave: the same for equal ones, however written, for no others.
+
+    An object is the same in any order of its fields. 1 and 1.0 are not the same here: code can tell them apart.
+    """
+    try:
+        return dumps_objects(values, _dumps_sorted)
+    except (
+        TypeError
+    ):  # an integer beyond 64 bits: what stands beside it must not change how an object is written
+        return list(map(_canonical, values))
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    try:
+        return _dumps_sorted(value)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _dumps_sorted(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
 def _dumps_long(value: Any) -> bytes:
     """Like `dumps`, integers beyond 64 bits included; the last try, because it is ten times slower."""
     write = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), default=_plain)

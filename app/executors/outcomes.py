@@ -30,7 +30,9 @@ def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Fail
             if isinstance(answer, TrainingAnswer):
                 return Trained(claim, answer.artifact, answer.metrics)
             failures = [replace(failure, message=storable(failure.message)) for failure in answer.failures]
-            return Done(claim, answer.items, answer.columns, failures, answer.written)
+            return Done(
+                claim, answer.items, answer.columns, failures, answer.written, answer.n_cached, answer.new
+            )
         case TransientFailure():
             return Broken(claim, TRANSIENT, storable(error.reason))
         case FutureTimeout():

@@ -142,7 +142,8 @@ def _cut(session: Session, chunk_id: int) -> None:
         for column in (Chunk.job_id, Chunk.seq, Chunk.queue, Chunk.owner, Chunk.ready_at, Chunk.sched_key)
     }
     history = {"runner_id": chunk.runner_id, "started_at": chunk.started_at, "finished_at": chunk.finished_at}
-    items, columns, first_item = cast(bytes, output.items), output.columns, chunk.first_item
+    items, columns = cast(bytes, output.items), output.columns
+    first_item, n_cached = chunk.first_item, chunk.n_cached
     session.expunge_all()
     session.execute(delete(Chunk).where(Chunk.id == chunk_id), execution_options=UNSYNCHRONIZED)
     for has_prediction, run in _runs(items):
@@ -150,9 +151,12 @@ def _cut(session: Session, chunk_id: int) -> None:
         if not has_prediction:
             session.execute(insert(Chunk).values(**kept, **place, status=ChunkState.PENDING))
             continue
+        n_cached_here = min(n_cached, len(run))  # nothing tells which they were: the sum is what counts
+        n_cached -= n_cached_here
+        counts = {"n_succeeded": len(run), "n_cached": n_cached_here}
         new_id = session.scalars(
             insert(Chunk)
-            .values(**kept, **place, **history, status=ChunkState.DONE, n_succeeded=len(run))
+            .values(**kept, **place, **history, **counts, status=ChunkState.DONE)
             .returning(Chunk.id)
         ).one()
         session.execute(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.cache.recall import Recall
 from app.data.extents import Extent
 from app.data.objects import Written
 from app.models import JsonObject
@@ -28,6 +29,7 @@ class Claim:
 
     The one chunk of a train job has all items of its input; `options` are what its job gives to `train`. If a `source`
     is given, it tells where the items are, and `output_url` to which folder the answers go, if not to the database.
+    `recall` is what the cache knows of the items, if their model version has one.
     `attempts` counts the claims of this chunk that were not given back, this one included; `crashes` those before it
     that ended with their process or ran out of time.
     """
@@ -45,6 +47,7 @@ class Claim:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     source: Source | None = None
     output_url: str | None = None
+    recall: Recall | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -66,7 +69,8 @@ class Done:
     """A chunk that ran: a prediction or an `ItemFailure` for each of its items.
 
     `items` is the answer in the chunk format, `null` at the place of a failed item; `columns` the fields
-    that occur in it. If `written` tells of an object that holds the answers, `items` is empty.
+    that occur in it. If `written` tells of an object that holds the answers, `items` is empty. `n_cached` of the items
+    were not predicted, and the JSON texts of predictions that the cache is to keep stand in `new` under their keys.
     """
 
     claim: Claim
@@ -74,6 +78,8 @@ class Done:
     columns: Sequence[str]
     failures: Sequence[ItemFailure] = ()
     written: Written | None = None
+    n_cached: int = 0
+    new: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def n_errored(self) -> int:
@@ -87,6 +93,7 @@ class Trained:
     claim: Claim
     artifact: PackedArtifact
     metrics: JsonObject
+    n_cached = 0
 
     @property
     def n_errored(self) -> int:
@@ -126,6 +133,7 @@ class Failed:
 
     claim: Claim
     reason: str
+    n_cached = 0
 
     @property
     def n_errored(self) -> int:

@@ -25,7 +25,9 @@ def count(session: Session, results: Iterable[Done | Trained | Failed]) -> list[
     for result in results:
         claim = result.claim
         n_succeeded = claim.n_items - result.n_errored
-        tallies[claim.job_id].update(chunks=1, succeeded=n_succeeded, errored=result.n_errored)
+        tallies[claim.job_id].update(
+            chunks=1, succeeded=n_succeeded, errored=result.n_errored, cached=result.n_cached
+        )
         if isinstance(result, Failed) and claim.kind is JobKind.TRAIN:
             reasons[claim.job_id] = result.reason  # it has this one chunk
     if not tallies:
@@ -37,8 +39,7 @@ def count(session: Session, results: Iterable[Done | Trained | Failed]) -> list[
         [
             {
                 "job_id": job_id,
-                "succeeded": tally["succeeded"],
-                "errored": tally["errored"],
+                **{name: tally[name] for name in ("succeeded", "errored", "cached")},
                 "reason": reasons.get(job_id),
             }
             for job_id, tally in sorted(tallies.items())

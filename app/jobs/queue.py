@@ -7,7 +7,8 @@ Locks on Postgres are always taken in one order, chunks before jobs and jobs by 
 chunks while it holds a job (cancel) skips those that a claim has locked: they are about to run.
 """
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -16,12 +17,14 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Update
 
+from app.cache.rows import store
 from app.data.chunks import part, together
 from app.data.extents import Extent
 from app.jobs import statements, trained
 from app.jobs.claims import Claim, Done, Failed, Source, Trained
 from app.jobs.control import cancel_leftovers, give_up
 from app.jobs.ledger import UNSYNCHRONIZED, count, tell
+from app.jobs.states import version_of
 from app.tables import Chunk, ChunkState, JobKind
 
 
@@ -94,6 +97,16 @@ def finish(session: Session, results: Sequence[Done | Trained | Failed]) -> set[
     for job_id, reason in count(session, held):
         give_up(session, job_id, reason)
     return by_key.keys() - {result.claim.key for result in held}
+
+
+def remember(session: Session, results: Iterable[Done | Trained | Failed]) -> None:
+    """Gives the cache what these chunks predicted anew; last in their transaction, as `store` asks for."""
+    news: dict[tuple[str, str], dict[str, bytes]] = defaultdict(dict)
+    for result in results:
+        if isinstance(result, Done) and result.new:
+            news[version_of(result.claim.queue)] |= result.new
+    for version, predictions in sorted(news.items()):
+        store(session, *version, predictions)
 
 
 def hold(session: Session, claims: Collection[Claim]) -> list[tuple[int, int]]:
@@ -206,6 +219,7 @@ def _ending(result: Done | Trained | Failed) -> dict[str, Any]:
         "the_status": status,
         "the_n_succeeded": result.claim.n_items - result.n_errored,
         "the_n_errored": result.n_errored,
+        "the_n_cached": result.n_cached,
         "the_error": reason,
     }
 

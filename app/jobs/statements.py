@@ -148,6 +148,7 @@ END_CHUNK = (
         status=bindparam("the_status"),
         n_succeeded=bindparam("the_n_succeeded"),
         n_errored=bindparam("the_n_errored"),
+        n_cached=bindparam("the_n_cached"),
         error=bindparam("the_error"),
         lease_until=None,
         finished_at=utc_now(),
@@ -159,13 +160,14 @@ COUNT_ENDED_ITEMS = (
     update(_jobs)
     .where(_jobs.c.id == bindparam("job_id"))
     .values(
+        n_cached=_jobs.c.n_cached + bindparam("cached", type_=Integer),
         **counted(
             bindparam("succeeded", type_=Integer),
             bindparam("errored", type_=Integer),
             literal(0),
             otherwise=_jobs.c.status,
             reason=bindparam("reason", type_=Text),
-        )
+        ),
     )
 )
 JOBS = select(_jobs.c.id, _jobs.c.status, _jobs.c.priority, _jobs.c.error).where(_jobs.c.id.in_(_job_ids))

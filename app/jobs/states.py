@@ -24,6 +24,12 @@ def queue_of(model: str, version: str, kind: JobKind = JobKind.PREDICT) -> str:
     return f"{model}@{version}" if kind is JobKind.PREDICT else f"{kind}:{model}@{version}"
 
 
+def version_of(queue: str) -> tuple[str, str]:
+    """The name and version of the model that a queue is of."""
+    model, _, version = queue.partition("@")
+    return model, version
+
+
 def counted(
     succeeded: ColumnElement[int],
     errored: ColumnElement[int],

@@ -3,11 +3,12 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import structlog
 
+from app.cache.eviction import evict
 from app.config import Settings
 from app.db import Database
 from app.errors import ServingError
@@ -17,6 +18,8 @@ from app.models.registry import Registry
 log = structlog.get_logger(__name__)
 
 UPKEEP_SECONDS = 30.0
+EVICT_SECONDS = 300.0
+"""To see what is too much, all cached predictions are counted; a million of them takes some 0.8 seconds, in steps."""
 BATCH = 100
 """Jobs or inputs per transaction: small, so that no claim waits long for it."""
 
@@ -32,6 +35,8 @@ class Upkeep:
         self._sweep_at = 0.0
         self._fire_at = 0.0
         self._has_leftovers = True
+        self._evict_at = 0.0
+        self._evicting: Iterator[int] = iter(())
 
     def tend(self) -> float:
         """Does what is due, a small batch of it; returns the seconds until something is due again."""
@@ -44,11 +49,15 @@ class Upkeep:
                 self._has_leftovers = True
             else:
                 self._sweep_at = time.monotonic() + random.uniform(0.5, 1.0) * UPKEEP_SECONDS
+        if time.monotonic() >= self._evict_at and next(self._evicting, None) is None:
+            self._evict_at = time.monotonic() + random.uniform(0.5, 1.0) * EVICT_SECONDS
+            declarations = [served.declaration for served in self._registry.models()]
+            self._evicting = evict(self._database, declarations, self._settings.cache_days)
         if self._has_leftovers:
             with self._database.writing() as session:
                 self._has_leftovers = retention.clear(session)
             return 0.0
-        return max(0.0, min(self._fire_at, self._sweep_at) - time.monotonic())
+        return max(0.0, min(self._fire_at, self._sweep_at, self._evict_at) - time.monotonic())
 
     def fire_schedules(self) -> float:
         """Fires the schedules that are due and whose models are here; returns the seconds until the next look."""

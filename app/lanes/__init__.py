@@ -1,8 +1,8 @@
 """Lanes: how online predictions are answered without the framework, on gunicorn's threads or on an event loop.
 
 A lane takes the plain request for an online prediction, and differs from the other in one step: how it waits for the
-model. What is rare (a body that is compressed or very large, a model that still loads, a job instead of an answer)
-and every other request it hands to the Flask app, which answers by the same functions.
+model. What is rare (a body that is compressed or very large, a model that still loads, one with a result cache, a job
+instead of an answer) and every other request it hands to the Flask app, which answers by the same functions.
 """
 
 from dataclasses import dataclass
@@ -69,6 +69,8 @@ class Lane:
         """What a request asks for, by its headers; None if it is one for the Flask app."""
         served = self._model(path) if method == "POST" else None
         if served is None or served.state != "ready" or content_encoding or not content_length.isdecimal():
+            return None
+        if served.declaration.cache:  # the cache is in the database, for which a loop must not wait
             return None
         n_bytes, preference = int(content_length), preference_of(prefer)
         if n_bytes > self._max_bytes or preference.is_async:

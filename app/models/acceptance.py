@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from marshmallow import INCLUDE, Schema, fields, missing, validate
+from marshmallow import EXCLUDE, INCLUDE, Schema, fields, missing, validate
 
 from app.models import JsonObject
 
@@ -36,8 +36,11 @@ class _Involved(Exception):
 class Acceptance:
     """The derived check of one schema. Thread-safe: nothing changes after it is made."""
 
-    def __init__(self, check: Check, declared: Mapping[str, fields.Field[Any]]) -> None:
+    def __init__(
+        self, check: Check, declared: Mapping[str, fields.Field[Any]], *, excludes_others: bool = False
+    ) -> None:
         self._check = check
+        self._excludes_others = excludes_others
         self._names = tuple(declared)
         self._flat_names = {name for name, field in declared.items() if type(field) in FLAT}
         self._float_names = [name for name, field in declared.items() if type(field) is fields.Float]
@@ -56,6 +59,8 @@ class Acceptance:
         Defaults are filled in, and integers made floats where floats are declared. It shares nothing mutable with
         the items.
         """
+        if self._excludes_others:
+            items = [{name: item[name] for name in self._names if name in item} for item in items]
         first = {order: self._misplaced(order) for order in _orders(items)}
         if any(first.values()):
             default = self._defaults.get
@@ -111,7 +116,7 @@ def acceptance(schema: Schema | None) -> Acceptance | None:
         check = _object(schema, schema.unknown, ())
     except _Involved:
         return None
-    return Acceptance(check, schema.fields)
+    return Acceptance(check, schema.fields, excludes_others=schema.unknown == EXCLUDE)
 
 
 def _object(schema: Schema, unknown: str, around: Sequence[type[Schema]]) -> Check:
@@ -130,7 +135,8 @@ def _object(schema: Schema, unknown: str, around: Sequence[type[Schema]]) -> Che
     ]
     names = frozenset(schema.fields)
     are_objects = _are(dict)
-    must_know_all = unknown != INCLUDE
+    # Further in, `load` takes nothing away.
+    may_have_others = unknown == INCLUDE or (unknown == EXCLUDE and not around)
 
     def check(column: Column) -> bool:
         if not are_objects(column):
@@ -144,7 +150,7 @@ def _object(schema: Schema, unknown: str, around: Sequence[type[Schema]]) -> Che
                     return False  # marshmallow would fill in a default that `load` does not
             if not accepts(values):
                 return False
-        return not must_know_all or names.issuperset(chain.from_iterable(column))
+        return may_have_others or names.issuperset(chain.from_iterable(column))
 
     return check
 

@@ -1,6 +1,8 @@
 """Declarations: what `models.toml` says is served, read once and checked strictly."""
 
 import difflib
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -32,10 +34,14 @@ KEYS = (
     "chunk_timeout_seconds",
     "warmup",
     "preload",
+    "cache",
+    "cache_max_items",
 )
 MAX_BATCH_SIZE = 1024
 """More than a chunk of a job has by default: only a model that says so is given less at once."""
 MAX_WAITING_ITEMS = 10_000
+CACHE_MAX_ITEMS = 1_000_000
+"""Some 200 MB of table and indexes, with predictions as short as a label."""
 PROTOCOL_EXTRAS = {"s3": "s3", "gs": "gcs", "https": "http", "http": "http"}
 """From where artifacts are fetched, each with the extra that does it."""
 
@@ -52,7 +58,8 @@ class Declaration:
     items that one call of it gets. Online requests wait for it in each process until they have `max_waiting_items`
     together; who comes then is turned away. A chunk of a job that takes longer than `chunk_timeout_seconds` is given
     up; None lets it take any time. The items of `warmup` are predicted before it is ready. With `preload` it is loaded
-    before gunicorn forks.
+    before gunicorn forks. With `cache`, predictions are kept, the newest `cache_max_items` of them, and an item that
+    was predicted before is not predicted again.
     """
 
     name: str
@@ -68,6 +75,15 @@ class Declaration:
     sha256: str | None = None
     warmup: list[dict[str, Any]] = field(default_factory=list)
     preload: bool = False
+    cache: bool = False
+    cache_max_items: int = CACHE_MAX_ITEMS
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes that differ wherever two declarations could predict differently: by class, weights or options."""
+        defining = (self.name, self.version, self.class_path, self.sha256, self.options)
+        text = json.dumps(defining, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).digest()
 
 
 def read_declarations(path: Path) -> tuple[Declaration, ...]:
@@ -121,6 +137,8 @@ def _declaration(path: Path, number: int, entry: dict[str, Any]) -> Declaration:
         chunk_timeout_seconds=_chunk_timeout_seconds(label, entry),
         warmup=_warmup(label, entry),
         preload=_flag(label, "preload", entry),
+        cache=_cache(label, entry),
+        cache_max_items=_count(label, "cache_max_items", "items", entry, CACHE_MAX_ITEMS),
     )
 
 
@@ -215,6 +233,16 @@ def _flag(label: str, key: str, entry: dict[str, Any]) -> bool:
     if not isinstance(value, bool):
         _refuse(f"{label}: {key} is {value!r}: write {key} = true, or leave it out")
     return value
+
+
+def _cache(label: str, entry: dict[str, Any]) -> bool:
+    """Refused for weights that are not pinned: others in their place would be answered with what these predicted."""
+    is_cached = _flag(label, "cache", entry)
+    if is_cached and "artifact" in entry and "sha256" not in entry:
+        _refuse(f'{label}: has cache = true and an artifact that may change: pin it with sha256 = "…"')
+    if "cache_max_items" in entry and not is_cached:
+        _refuse(f"{label}: has cache_max_items but no cache: add cache = true, or take cache_max_items out")
+    return is_cached
 
 
 def _count(label: str, key: str, things: str, entry: dict[str, Any], default: int) -> int:

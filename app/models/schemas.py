@@ -6,7 +6,7 @@ from typing import Any
 from apispec import APISpec
 from apispec.exceptions import APISpecError
 from apispec.ext.marshmallow import MarshmallowPlugin
-from marshmallow import INCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, INCLUDE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 
 from app.errors import FieldError
@@ -23,6 +23,17 @@ Refusals = dict[int, tuple[FieldError, ...]]
 def item_schema(declared: type[Schema]) -> Schema:
     """An instance that keeps undeclared fields, unless the `Meta` of the class says what to do with them."""
     return declared() if hasattr(declared.Meta, "unknown") else declared(unknown=INCLUDE)
+
+
+def decisive_fields(schema: Schema | None) -> frozenset[str] | None:
+    """The fields of an item that decide what is loaded of it; None if any field may.
+
+    They are the declared ones of a schema that excludes all others, unless there is code in it, which could look at
+    those too.
+    """
+    if schema is None or schema.unknown != EXCLUDE or acceptance(schema) is None:
+        return None
+    return frozenset(schema.fields)
 
 
 def load_items(schema: Schema | None, items: Sequence[object]) -> tuple[list[JsonObject], Refusals]:

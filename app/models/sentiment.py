@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import EXCLUDE, Schema, fields, validate
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 THRESHOLD = 0.05
@@ -22,6 +22,9 @@ class Sentiment:
     """
 
     class Item(Schema):
+        class Meta:
+            unknown = EXCLUDE  # equal texts are equal items to a result cache, whatever stands beside them
+
         text = fields.String(required=True)
 
     class Prediction(Schema):

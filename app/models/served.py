@@ -198,6 +198,11 @@ class ServedModel:
             )
         return predictions
 
+    @property
+    def decisive_fields(self) -> frozenset[str] | None:
+        """The fields of an item that its prediction can depend on; None if all of them. For a model that is ready."""
+        return schemas.decisive_fields(self._item)
+
     def prediction_errors(self, predictions: Sequence[JsonObject]) -> list[tuple[int, str]]:
         """Which predictions, as JSON, do not fit the `Prediction` schema, and why: for a check, not for every call."""
         _, refused = schemas.load_items(self._prediction, predictions)

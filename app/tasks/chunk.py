@@ -25,7 +25,7 @@ def answer_chunk(
     `input_unavailable` or `output_unavailable`.
     """
     payload = claim.payload if claim.source is None else _read(storage, claim.source, claim.n_items)
-    answer = predict_chunk(served, payload, stopwatch)
+    answer = predict_chunk(served, payload, stopwatch, claim.recall)
     if claim.output_url is None or len(answer.failures) == claim.n_items:
         return answer
     return _write(storage, claim, claim.output_url, answer)

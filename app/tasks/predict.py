@@ -1,11 +1,12 @@
 """The task of a `predict` job: answer every item of a chunk, and name those that cannot be answered."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter, or_
 
+from app.cache.recall import Recall
 from app.data import exact
 from app.data.chunks import MISSING, joined, pack, unpack
 from app.data.objects import Written
@@ -22,13 +23,16 @@ MAX_MESSAGE_CHARACTERS = 1000
 class ChunkAnswer:
     """A chunk's answers in the chunk format, `null` where an item failed; the fields that occur; the failures.
 
-    If `written` tells of an object that holds the answers, `items` is empty.
+    If `written` tells of an object that holds the answers, `items` is empty. `n_cached` items have an answer that was
+    not predicted for them; `new` is what the cache is to keep, by its key.
     """
 
     items: bytes
     columns: list[str]
     failures: list[ItemFailure]
     written: Written | None = None
+    n_cached: int = 0
+    new: dict[str, bytes] = field(default_factory=dict)
 
 
 class Stopwatch:
@@ -58,8 +62,10 @@ class TransientFailure(Exception):
         self.reason = reason
 
 
-def predict_chunk(served: ServedModel, payload: bytes, stopwatch: Stopwatch | None = None) -> ChunkAnswer:
-    """Answers all items of a chunk.
+def predict_chunk(
+    served: ServedModel, payload: bytes, stopwatch: Stopwatch | None = None, recall: Recall | None = None
+) -> ChunkAnswer:
+    """Answers all items of a chunk. With a `recall` the model sees only what is unknown to it, and of equal items one.
 
     Items that the model's schema refuses fail as `invalid_item`. If the model or its schema raises or breaks its
     contract, the guilty items are found by halving, fail as `model_failed`, and the rest are answered all the same.
@@ -67,52 +73,33 @@ def predict_chunk(served: ServedModel, payload: bytes, stopwatch: Stopwatch | No
     """
     texts = unpack(payload)
     items: list[JsonObject] = exact.loads(payload)
-    loaded, failures = _validate(served, items, 0)
-    refused_places = {failure.place for failure in failures}
-    places: Sequence[int] = range(len(items))
-    if refused_places:
-        places = [place for place in places if place not in refused_places]
-        items, texts = [items[place] for place in places], [texts[place] for place in places]
-
-    lines: list[bytes] = []
-    columns: dict[str, None] = {}
-    for run, predicted in _isolate(served, items, loaded, 0, stopwatch):
-        if isinstance(predicted, ModelFailed):
-            failures.extend(
-                _failure(place, "model_failed", predicted.detail) for place in places[run.start : run.stop]
-            )
-            continue
-        answered, names = predicted.answers(items[run.start : run.stop], texts[run.start : run.stop])
-        lines += answered
-        columns |= names
-    failures.sort(key=attrgetter("place"))
-    for failure in failures:  # by ascending place, so that each stands where it belongs
+    new: dict[str, bytes] = {}
+    n_cached = 0
+    if recall is None:
+        outcome = _predict(served, items, stopwatch)
+    else:
+        asked = recall.unknown_places()
+        predicted = _predict(served, [items[place] for place in asked], stopwatch)
+        asked_keys = [recall.keys[place] for place in asked]
+        new = dict(zip((asked_keys[place] for place in predicted.places), predicted.texts, strict=True))
+        outcome = _spread(predicted, asked_keys, new, recall)
+        n_cached = len(outcome.places) - len(new)
+    if outcome.failures:
+        items, texts = [items[place] for place in outcome.places], [texts[place] for place in outcome.places]
+    lines, columns = outcome.answers(items, texts)
+    for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
         lines.insert(failure.place, MISSING)
-    return ChunkAnswer(pack(lines), list(columns), failures)
-
-
-def _validate(
-    served: ServedModel, items: Sequence[JsonObject], start: int
-) -> tuple[list[JsonObject], list[ItemFailure]]:
-    """The items that the model's schema accepts, loaded, and the others; halves them if the schema itself breaks."""
-    try:
-        loaded, refused = served.validate(items)
-    except ModelFailed as error:
-        if len(items) == 1:
-            return [], [_failure(start, "model_failed", error.detail)]
-        half = len(items) // 2
-        first, first_failures = _validate(served, items[:half], start)
-        second, second_failures = _validate(served, items[half:], start + half)
-        return first + second, first_failures + second_failures
-    return loaded, [_failure(start + place, "invalid_item", sentence(errors)) for place, errors in refused]
+    return ChunkAnswer(pack(lines), list(columns), outcome.failures, n_cached=n_cached, new=new)
 
 
 @dataclass(frozen=True, slots=True)
-class _Predicted:
-    """Predictions, and the JSON text of each."""
+class _Outcome:
+    """What became of items: at these places there are predictions, and the JSON text of each; the others failed."""
 
+    places: Sequence[int]
     predictions: list[JsonObject]
     texts: list[bytes]
+    failures: list[ItemFailure]
 
     def answers(
         self, items: Sequence[JsonObject], item_texts: Sequence[bytes]
@@ -131,14 +118,78 @@ class _Predicted:
         return list(map(exact.dumps, merged)), own | new
 
 
+def _predict(served: ServedModel, items: list[JsonObject], stopwatch: Stopwatch | None) -> _Outcome:
+    """What becomes of these items, which may be none."""
+    if not items:
+        return _Outcome((), [], [], [])
+    loaded, failures = _validate(served, items, 0)
+    refused_places = {failure.place for failure in failures}
+    places: Sequence[int] = range(len(items))
+    if refused_places:
+        places = [place for place in places if place not in refused_places]
+        items = [items[place] for place in places]
+
+    predictions: list[JsonObject] = []
+    texts: list[bytes] = []
+    for run, predicted in _isolate(served, items, loaded, 0, stopwatch):
+        run_places = places[run.start : run.stop]
+        if isinstance(predicted, ModelFailed):
+            failures.extend(_failure(place, "model_failed", predicted.detail) for place in run_places)
+        else:
+            predictions += predicted[0]
+            texts += predicted[1]
+    if failures:
+        failures.sort(key=attrgetter("place"))
+        failed_places = {failure.place for failure in failures}
+        places = [place for place in places if place not in failed_places]
+    return _Outcome(places, predictions, texts, failures)
+
+
+def _spread(
+    predicted: _Outcome, asked_keys: Sequence[str], new: Mapping[str, bytes], recall: Recall
+) -> _Outcome:
+    """What became of all items, when this became of those that were asked for: what is equal has the same lot."""
+    keys, known = recall.keys, recall.known
+    texts = {**known, **new}
+    predictions = dict(zip(known, exact.loads(pack(known.values())), strict=True))
+    predictions |= zip(new, predicted.predictions, strict=True)
+    failures = {asked_keys[failure.place]: failure for failure in predicted.failures}
+    places: Sequence[int] = range(len(keys))
+    if failures:
+        places = [place for place in places if keys[place] not in failures]
+    return _Outcome(
+        places,
+        [predictions[keys[place]] for place in places],
+        [texts[keys[place]] for place in places],
+        [replace(failures[key], place=place) for place, key in enumerate(keys) if key in failures],
+    )
+
+
+def _validate(
+    served: ServedModel, items: Sequence[JsonObject], start: int
+) -> tuple[list[JsonObject], list[ItemFailure]]:
+    """The items that the model's schema accepts, loaded, and the others; halves them if the schema itself breaks."""
+    try:
+        loaded, refused = served.validate(items)
+    except ModelFailed as error:
+        if len(items) == 1:
+            return [], [_failure(start, "model_failed", error.detail)]
+        half = len(items) // 2
+        first, first_failures = _validate(served, items[:half], start)
+        second, second_failures = _validate(served, items[half:], start + half)
+        return first + second, first_failures + second_failures
+    return loaded, [_failure(start + place, "invalid_item", sentence(errors)) for place, errors in refused]
+
+
 def _isolate(
     served: ServedModel,
     items: Sequence[JsonObject],
     loaded: list[JsonObject] | None,
     start: int,
     stopwatch: Stopwatch | None,
-) -> Iterator[tuple[range, _Predicted | ModelFailed]]:
-    """Runs of consecutive items, in order, each with its predictions or, for a single item, with what went wrong.
+) -> Iterator[tuple[range, tuple[list[JsonObject], list[bytes]] | ModelFailed]]:
+    """Runs of consecutive items, in order, each with its predictions and their JSON texts; or, for a single item,
+    with what went wrong.
 
     `k` guilty items among `n` cost about `2 k log2(n / k)` calls more than none.
     """
@@ -147,7 +198,7 @@ def _isolate(
     run = range(start, start + len(items))
     try:
         predictions = served.predict(items, loaded, within=stopwatch)
-        yield run, _Predicted(predictions, encode_each(served, predictions))
+        yield run, (predictions, encode_each(served, predictions))
     except ModelFailed as error:
         raise_if_transient(error)
         if len(items) == 1:

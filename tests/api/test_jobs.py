@@ -44,7 +44,7 @@ def test_a_job_over_an_upload_is_accepted_at_once(client: Client, count_rows: Co
         "input_id": made.json["id"],
         "status": "queued",
         "done": False,
-        "counts": {"total": 5, "succeeded": 0, "errored": 0, "canceled": 0},
+        "counts": {"total": 5, "succeeded": 0, "errored": 0, "canceled": 0, "cached": 0},
         "progress": 0.0,
         "eta_seconds": None,
         "priority": 0,
@@ -66,7 +66,7 @@ def test_a_job_over_items_in_its_request_has_an_input_of_its_own(client: Client)
     job = ended(client, data=items("a", "b"), version="1")
 
     assert (job["status"], job["version"], job["progress"]) == ("succeeded", "1", 1.0)
-    assert job["counts"] == {"total": 2, "succeeded": 2, "errored": 0, "canceled": 0}
+    assert job["counts"] == {"total": 2, "succeeded": 2, "errored": 0, "canceled": 0, "cached": 0}
     assert job["created_at"] <= job["started_at"] <= job["finished_at"]
     assert client.get(f"/v1/inputs/{job['input_id']}").json["n_items"] == 2
     assert client.get(f"/v1/jobs/{job['id']}/outputs").json == {
@@ -116,7 +116,7 @@ def test_counts_and_progress_are_live(client: Client, gate: type[moody.Gated]) -
         assert not seen["done"]
 
     assert (seen["status"], seen["progress"], seen["done"]) == ("running", 0.8, False)
-    assert seen["counts"] == {"total": 5, "succeeded": 4, "errored": 0, "canceled": 0}
+    assert seen["counts"] == {"total": 5, "succeeded": 4, "errored": 0, "canceled": 0, "cached": 0}
     assert seen["eta_seconds"] >= 0
     assert re.fullmatch(TIME, seen["started_at"])
 
@@ -146,7 +146,7 @@ def test_cancel_keeps_what_ran_and_ends_what_did_not(client: Client, gate: type[
     assert (canceling["status"], canceling["done"]) == ("canceling", False)
     assert (again.status_code, again.json["status"]) == (200, "canceling")
     assert (canceled["status"], canceled["done"], canceled["progress"]) == ("canceled", True, 1.0)
-    assert canceled["counts"] == {"total": 9, "succeeded": 8, "errored": 0, "canceled": 1}
+    assert canceled["counts"] == {"total": 9, "succeeded": 8, "errored": 0, "canceled": 1, "cached": 0}
     assert len(client.get(f"{path}/outputs").json["prediction"]) == 8
     refused(client.post(f"{path}/cancel"), 409, "already ended", "canceled")
 

@@ -59,7 +59,7 @@ def test_bad_items_are_named_and_their_neighbours_succeed(
     job = ended(client, data=MIXED)
 
     assert (job["status"], job["progress"], job["error"]) == ("partial", 1.0, None)
-    assert job["counts"] == {"total": 12, "succeeded": 7, "errored": 5, "canceled": 0}
+    assert job["counts"] == {"total": 12, "succeeded": 7, "errored": 5, "canceled": 0, "cached": 0}
     answered = client.get(f"/v1/jobs/{job['id']}/outputs").json["prediction"]
     assert [answer["text"] for answer in answered] == ["a", "b", "c", "d", "e", "f", "g"]
     found = errors(client, job)
@@ -83,7 +83,7 @@ def test_bad_items_are_named_and_their_neighbours_succeed(
 def test_a_schema_that_breaks_on_one_item_costs_that_item_alone(client: Client) -> None:
     job = ended(client, data=items("a", "!schema", "b", "!refuse"))
 
-    assert job["counts"] == {"total": 4, "succeeded": 2, "errored": 2, "canceled": 0}
+    assert job["counts"] == {"total": 4, "succeeded": 2, "errored": 2, "canceled": 0, "cached": 0}
     assert [(error["index"], error["code"], error["message"]) for error in errors(client, job)] == [
         (1, "model_failed", "model moody 2: its Item schema raised KeyError: 'bug'"),
         (3, "invalid_item", "/text: no \\x00 here"),

@@ -95,7 +95,7 @@ def test_show_as_json_has_the_names_of_the_api(twofold: Twofold, workshop: Works
         "version": "1",
         "status": "partial",
         "input_id": str(workshop.job(job_id)["input_id"]),
-        "counts": {"total": 2, "succeeded": 1, "errored": 1, "canceled": 0},
+        "counts": {"total": 2, "succeeded": 1, "errored": 1, "canceled": 0, "cached": 0},
         "priority": -3,
         "run_at": None,
         "max_errors": None,

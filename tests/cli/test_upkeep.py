@@ -1,10 +1,13 @@
 """`twofold upkeep` and `twofold schedules`, on both databases."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import orjson
 import pytest
 
+from app.cache.rows import store
+from app.cli.upkeep import KINDS
 from app.jobs import schedules
 from app.jobs.ids import new_id
 from tests.cli.conftest import Twofold
@@ -22,14 +25,31 @@ def test_upkeep_prunes_what_has_expired_and_says_how_much(
             f"UPDATE jobs SET finished_at = '2020-01-01T00:00:00.000Z' WHERE id = '{job_id}'"
         )
 
-    nothing = {"manifests_written": 0, "inputs_pruned": 0, "uploads_dropped": 0}
+    nothing = dict.fromkeys(KINDS, 0)
     assert told(twofold) == nothing | {"jobs_expired": 1, "jobs_pruned": 1}
     assert len(workshop.predicted(job_id)) == 2
 
     monkeypatch.setenv("TWOFOLD_RETENTION_DAYS", "90")
-    assert told(twofold) == nothing | {"jobs_expired": 0, "jobs_pruned": 1}
+    assert told(twofold) == nothing | {"jobs_pruned": 1}
     assert workshop.predicted(job_id) == []
     assert workshop.job(job_id)["n_succeeded"] == 2
+
+
+def test_upkeep_evicts_what_the_models_file_allows_no_longer(
+    twofold: Twofold, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with workshop.database.writing() as session:
+        store(session, "shout", "1", {f"{number:032x}": b"{}" for number in range(5)})
+    assert told(twofold)["cached_evicted"] == 0  # there is no models file
+
+    models_file = tmp_path / "cached.toml"
+    models_file.write_text(
+        '[[model]]\nname = "shout"\nversion = "1"\nclass = "a:B"\ncache = true\ncache_max_items = 2\n'
+    )
+    monkeypatch.setenv("TWOFOLD_MODELS_FILE", str(models_file))
+
+    assert told(twofold)["cached_evicted"] == 3
+    assert len(workshop.select_all("SELECT key FROM cached_predictions")) == 2
 
 
 def test_schedules_are_listed(twofold: Twofold, workshop: Workshop) -> None:

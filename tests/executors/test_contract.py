@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from app.cache.recall import Recall
 from app.data.chunks import pack
 from app.data.extents import find_extents
 from app.data.formats import Format
@@ -82,6 +83,21 @@ def test_items_come_from_an_object_and_answers_go_to_one(lab: Lab, tmp_path: Pat
     assert [orjson.loads(line)["id"] for line in written.splitlines()] == [2, 3, 4]
     assert isinstance(refused, Failed)
     assert refused.reason.startswith("input_unavailable: file:///etc/passwd is outside")
+
+
+def test_what_the_cache_knows_is_not_run_and_what_is_new_is_told(lab: Lab) -> None:
+    (sound,) = lab.run([None, "raise", None, None])
+    claim = replace(sound.claim, recall=Recall(["k0", "k1", "k2", "k0"], {"k2": b'{"pid":7}'}))
+
+    result = result_of(lab.executor.submit(lab.served, claim, Stopwatch()), claim)
+
+    assert isinstance(result, Done)
+    first, failed, known, again = orjson.loads(result.items)
+    assert (failed, known) == (None, {"id": 2, "act": None, "pid": 7})
+    assert {**first, "id": 3} == again
+    assert [(failure.place, failure.code) for failure in result.failures] == [(1, "model_failed")]
+    assert {key: orjson.loads(text)["pid"] for key, text in result.new.items()} == {"k0": first["pid"]}
+    assert result.n_cached == 2
 
 
 def test_more_chunks_than_slots_wait_their_turn(lab: Lab) -> None:

@@ -169,12 +169,14 @@ class Workshop:
     def check_books(self) -> None:
         """Invariants 1 and 3: one output per done chunk, and counters that equal the sums over the chunks."""
         wrong = self.select_all(
-            "SELECT jobs.id, jobs.n_items, jobs.n_succeeded, jobs.n_errored, jobs.n_canceled FROM jobs JOIN ("
+            "SELECT jobs.id, jobs.n_items, jobs.n_succeeded, jobs.n_errored, jobs.n_canceled, jobs.n_cached"
+            " FROM jobs JOIN ("
             " SELECT job_id, sum(n_items) AS items, sum(n_succeeded) AS succeeded, sum(n_errored) AS errored,"
+            " sum(n_cached) AS cached,"
             " sum(CASE WHEN status = 'canceled' THEN n_items ELSE 0 END) AS canceled"
             " FROM chunks GROUP BY job_id) sums ON sums.job_id = jobs.id"
-            " WHERE (jobs.n_items, jobs.n_succeeded, jobs.n_errored, jobs.n_canceled)"
-            " <> (items, succeeded, errored, canceled)"
+            " WHERE (jobs.n_items, jobs.n_succeeded, jobs.n_errored, jobs.n_canceled, jobs.n_cached)"
+            " <> (items, succeeded, errored, canceled, cached)"
         )
         assert wrong == []
         outputs = self.select_all("SELECT chunk_id FROM outputs ORDER BY chunk_id")

@@ -144,10 +144,10 @@ def test_an_item_that_makes_the_model_raise_is_an_item_error(
 def test_a_task_that_raises_fails_its_chunk_and_no_other(
     workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch, raised: Exception, reason: str
 ) -> None:
-    def predict_or_raise(served: Any, payload: bytes, stopwatch: Any) -> Any:
+    def predict_or_raise(served: Any, payload: bytes, *others: Any) -> Any:
         if b'"id":1}' in payload:
             raise raised
-        return predict_chunk(served, payload, stopwatch)
+        return predict_chunk(served, payload, *others)
 
     monkeypatch.setattr("app.tasks.kinds.predict_chunk", predict_or_raise)
     job_id = workshop.enqueue(n_items=3)
