@@ -62,6 +62,11 @@ def encode_each(served: ServedModel, answers: Sequence[JsonObject]) -> list[byte
     return _encoded(exact.dumps_objects, served, answers)
 
 
+def encode_fields(served: ServedModel, answers: Sequence[JsonObject]) -> list[bytes]:
+    """The same without braces."""
+    return _encoded(exact.dumps_fields, served, answers)
+
+
 def _encoded(dump: Callable[[T], Text], served: ServedModel, value: T) -> Text:
     try:
         return dump(value)

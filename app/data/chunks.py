@@ -12,6 +12,7 @@ from itertools import accumulate
 from app.errors import TooLarge
 
 SEPARATOR = b",\n"
+_BETWEEN = b"}" + SEPARATOR
 BATCH_BYTES = 64 << 10
 MISSING = b"null"
 """What stands in the place of an item that failed."""
@@ -49,18 +50,17 @@ def unpack(payload: bytes) -> list[bytes]:
     return [] if payload == b"[]" else payload[1:-1].split(SEPARATOR)
 
 
-def joined(firsts: Sequence[bytes], seconds: Sequence[bytes], *, has_empty: bool) -> list[bytes]:
-    """The JSON texts of objects with the fields of two each, which have no name in common.
+def widened(payload: bytes, fields: Sequence[bytes]) -> bytes:
+    """A payload of objects with more fields for each: their JSON text without braces. None may be empty on any side."""
+    opened = payload[1:-2].split(_BETWEEN)  # each without its last brace
+    return b"[%b}]" % _BETWEEN.join(map(b",".join, zip(opened, fields, strict=True)))
 
-    `has_empty` tells whether any of them has no field at all: those are rare, and looking for them costs as much again.
-    """
-    pairs = zip(firsts, seconds, strict=True)
-    if not has_empty:
-        return [first[:-1] + b"," + second[1:] for first, second in pairs]
-    return [
-        first if second == b"{}" else first[:-1] + (b"," if b":" in first else b"") + second[1:]
-        for first, second in pairs
-    ]
+
+def joined(item: bytes, fields: bytes) -> bytes:
+    """The JSON text of an object with more fields, whose names are not among its own."""
+    if not fields:
+        return item
+    return item[:-1] + (b"," if b":" in item else b"") + fields + b"}"
 
 
 def part(payload: bytes, start: int, n_items: int) -> bytes:

@@ -50,12 +50,17 @@ def dumps(value: Any) -> bytes:
 
 
 def dumps_objects(values: Sequence[dict[str, Any]], dumps: Callable[[Any], bytes] = dumps) -> list[bytes]:
-    """`dumps` of each object. Written in one piece and cut, which takes a quarter of the time: orjson begins every
-    text with a buffer of 4 KiB, and a thousand of those are more than a processor's cache."""
+    """`dumps` of each object."""
+    return [b"{%b}" % fields for fields in dumps_fields(values, dumps)]
+
+
+def dumps_fields(values: Sequence[dict[str, Any]], dumps: Callable[[Any], bytes] = dumps) -> list[bytes]:
+    """`dumps` of each object, without its braces. Written in one piece and cut, which takes a quarter of the time:
+    orjson begins every text with a buffer of 4 KiB, and a thousand of those are more than a processor's cache."""
     cut = dumps(values)[2:-2].split(_BETWEEN)
     if len(cut) != len(values):  # it stands inside a value, too
-        return list(map(dumps, values))
-    return [b"{%b}" % fields for fields in cut]
+        return [dumps(value)[1:-1] for value in values]
+    return cut
 
 
 def canonical_objects(values: Sequence[dict[str, Any]]) -> list[bytes]:

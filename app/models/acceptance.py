@@ -45,6 +45,7 @@ class Acceptance:
         self._flat_names = {name for name, field in declared.items() if type(field) in FLAT}
         self._float_names = [name for name, field in declared.items() if type(field) is fields.Float]
         self._defaults = {name: field.load_default for name, field in declared.items() if _has_default(field)}
+        self._may_misplace = len(self._names) > 1 or bool(self._defaults)
 
     def accepts(self, items: Sequence[object]) -> bool:
         """Whether marshmallow would accept all of these items; False if that is not certain."""
@@ -61,7 +62,7 @@ class Acceptance:
         """
         if self._excludes_others:
             items = [{name: item[name] for name in self._names if name in item} for item in items]
-        first = {order: self._misplaced(order) for order in _orders(items)}
+        first = {order: self._misplaced(order) for order in _orders(items)} if self._may_misplace else {}
         if any(first.values()):
             default = self._defaults.get
             loaded = [
@@ -69,7 +70,7 @@ class Acceptance:
             ]
         else:
             loaded = list(map(dict.copy, items))
-        if not self._flat_names.issuperset(chain.from_iterable(first)) and _have_containers(loaded):
+        if not self._flat_names.issuperset(set().union(*items)) and _have_containers(loaded):
             loaded = list(map(copied, loaded))
         for name in self._float_names:
             for item in loaded:

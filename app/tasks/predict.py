@@ -8,13 +8,13 @@ from operator import attrgetter, or_
 
 from app.cache.recall import Recall
 from app.data import exact
-from app.data.chunks import MISSING, joined, pack, unpack
+from app.data.chunks import MISSING, joined, pack, unpack, widened
 from app.data.objects import Written
 from app.errors import FieldError, ModelAway, ModelFailed
 from app.jobs.claims import ItemFailure
 from app.models import JsonObject
 from app.models.served import ServedModel
-from app.predictions import encode_each
+from app.predictions import encode_fields
 
 MAX_MESSAGE_CHARACTERS = 1000
 
@@ -71,7 +71,6 @@ def predict_chunk(
     contract, the guilty items are found by halving, fail as `model_failed`, and the rest are answered all the same.
     `TransientFailure` if the model is away; `Unavailable` while it is not ready.
     """
-    texts = unpack(payload)
     items: list[JsonObject] = exact.loads(payload)
     new: dict[str, bytes] = {}
     n_cached = 0
@@ -81,41 +80,53 @@ def predict_chunk(
         asked = recall.unknown_places()
         predicted = _predict(served, [items[place] for place in asked], stopwatch)
         asked_keys = [recall.keys[place] for place in asked]
-        new = dict(zip((asked_keys[place] for place in predicted.places), predicted.texts, strict=True))
+        new_texts = [b"{%b}" % fields for fields in predicted.fields]
+        new = dict(zip((asked_keys[place] for place in predicted.places), new_texts, strict=True))
         outcome = _spread(predicted, asked_keys, new, recall)
         n_cached = len(outcome.places) - len(new)
-    if outcome.failures:
-        items, texts = [items[place] for place in outcome.places], [texts[place] for place in outcome.places]
-    lines, columns = outcome.answers(items, texts)
-    for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
-        lines.insert(failure.place, MISSING)
-    return ChunkAnswer(pack(lines), list(columns), outcome.failures, n_cached=n_cached, new=new)
+    answers, columns = _packed(payload, items, outcome)
+    return ChunkAnswer(answers, columns, outcome.failures, n_cached=n_cached, new=new)
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of items: at these places there are predictions, and the JSON text of each; the others failed."""
+    """What became of items: at these places there are predictions, and their JSON texts without braces; the others
+    failed."""
 
     places: Sequence[int]
     predictions: list[JsonObject]
-    texts: list[bytes]
+    fields: list[bytes]
     failures: list[ItemFailure]
 
-    def answers(
-        self, items: Sequence[JsonObject], item_texts: Sequence[bytes]
-    ) -> tuple[list[bytes], dict[str, None]]:
-        """The JSON text of each item with its prediction, and the names that occur, those of the items first.
 
-        An item keeps its own bytes, so that nothing of it is written again and no digit changes; unless a prediction
-        has a field of the same name, which wins.
-        """
-        own = dict.fromkeys(chain.from_iterable(items))
-        new = dict.fromkeys(chain.from_iterable(self.predictions))
-        if own.keys().isdisjoint(new):
-            has_empty = not (all(items) and all(self.predictions))
-            return joined(item_texts, self.texts, has_empty=has_empty), own | new
-        merged = map(or_, items, self.predictions)
-        return list(map(exact.dumps, merged)), own | new
+def _packed(payload: bytes, items: Sequence[JsonObject], outcome: _Outcome) -> tuple[bytes, list[str]]:
+    """The payload of all answers, `null` where an item failed, and the names that occur, those of the items first.
+
+    An item keeps its own bytes, so that nothing of it is written again and no digit changes; unless a prediction
+    has a field of the same name, which wins.
+    """
+    if outcome.failures:
+        items = [items[place] for place in outcome.places]
+    own, new = _names(items), _names(outcome.predictions)
+    are_apart = own.keys().isdisjoint(new)
+    if are_apart and not outcome.failures and all(items) and all(outcome.predictions):
+        return widened(payload, outcome.fields), list(own | new)
+    if are_apart:
+        texts = unpack(payload)
+        lines = list(map(joined, map(texts.__getitem__, outcome.places), outcome.fields))
+    else:
+        lines = list(map(exact.dumps, map(or_, items, outcome.predictions)))
+    for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
+        lines.insert(failure.place, MISSING)
+    return pack(lines), list(own | new)
+
+
+def _names(objects: Sequence[JsonObject]) -> dict[str, None]:
+    """The names of their fields, in the order in which they occur."""
+    names = dict.fromkeys(next(iter(objects), ()))
+    if names.keys() == set().union(*objects):
+        return names
+    return dict.fromkeys(chain.from_iterable(objects))
 
 
 def _predict(served: ServedModel, items: list[JsonObject], stopwatch: Stopwatch | None) -> _Outcome:
@@ -130,19 +141,19 @@ def _predict(served: ServedModel, items: list[JsonObject], stopwatch: Stopwatch 
         items = [items[place] for place in places]
 
     predictions: list[JsonObject] = []
-    texts: list[bytes] = []
+    fields: list[bytes] = []
     for run, predicted in _isolate(served, items, loaded, 0, stopwatch):
         run_places = places[run.start : run.stop]
         if isinstance(predicted, ModelFailed):
             failures.extend(_failure(place, "model_failed", predicted.detail) for place in run_places)
         else:
             predictions += predicted[0]
-            texts += predicted[1]
+            fields += predicted[1]
     if failures:
         failures.sort(key=attrgetter("place"))
         failed_places = {failure.place for failure in failures}
         places = [place for place in places if place not in failed_places]
-    return _Outcome(places, predictions, texts, failures)
+    return _Outcome(places, predictions, fields, failures)
 
 
 def _spread(
@@ -160,7 +171,7 @@ def _spread(
     return _Outcome(
         places,
         [predictions[keys[place]] for place in places],
-        [texts[keys[place]] for place in places],
+        [texts[keys[place]][1:-1] for place in places],
         [replace(failures[key], place=place) for place, key in enumerate(keys) if key in failures],
     )
 
@@ -188,8 +199,8 @@ def _isolate(
     start: int,
     stopwatch: Stopwatch | None,
 ) -> Iterator[tuple[range, tuple[list[JsonObject], list[bytes]] | ModelFailed]]:
-    """Runs of consecutive items, in order, each with its predictions and their JSON texts; or, for a single item,
-    with what went wrong.
+    """Runs of consecutive items, in order, each with its predictions and their JSON texts without braces; or, for a
+    single item, with what went wrong.
 
     `k` guilty items among `n` cost about `2 k log2(n / k)` calls more than none.
     """
@@ -198,7 +209,7 @@ def _isolate(
     run = range(start, start + len(items))
     try:
         predictions = served.predict(items, loaded, within=stopwatch)
-        yield run, (predictions, encode_each(served, predictions))
+        yield run, (predictions, encode_fields(served, predictions))
     except ModelFailed as error:
         raise_if_transient(error)
         if len(items) == 1:
