@@ -176,13 +176,19 @@ MUTATIONS = (
     ),
     Mutation(
         "the window in enqueue",
-        ((CONTROL, "(InputChunk.seq < window,", "(InputChunk.seq >= 0,"),),
+        ((STATEMENTS, '_stored.c.seq < bindparam("window", type_=Integer)', "_stored.c.seq >= 0"),),
         "tests/jobs/test_queue.py",
         "window",
     ),
     Mutation(
         "an owner's backlog",
-        ((CONTROL, ", _backlog(session, name, owner))", ")"),),
+        (
+            (
+                CONTROL,
+                "patience_seconds(priority, _backlog(session, name, owner))",
+                "patience_seconds(priority, 0)",
+            ),
+        ),
         "tests/jobs/test_control.py",
         "many_jobs",
     ),
@@ -196,9 +202,9 @@ MUTATIONS = (
         "an input is sealed once",
         (
             (
-                INPUTS,
-                'Input.status == "receiving", Input.pruned_at.is_(None))',
-                "Input.pruned_at.is_(None))",
+                STATEMENTS,
+                '    _inputs.c.status == "receiving",\n    _inputs.c.pruned_at',
+                "    _inputs.c.pruned_at",
             ),
         ),
         "tests/jobs/test_inputs.py",

@@ -4,17 +4,19 @@ Each verb takes a session of a writing transaction and leaves the commit to its 
 """
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Text, case, delete, func, insert, literal, select, update
+from sqlalchemy import Row, delete, func, literal, select, update
 from sqlalchemy.orm import Session
 
-from app.columns import Id, UtcDateTime, utc_now
+from app.columns import utc_now
+from app.config import MAX_ITEMS
 from app.errors import Conflict, Gone, Invalid, NotFound
+from app.jobs import statements
 from app.jobs.ledger import UNSYNCHRONIZED, tell, tell_finished
-from app.jobs.states import counted, queue_of, sched_key
-from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Input, InputChunk, Job, JobKind, JobState
+from app.jobs.states import counted, patience_seconds, queue_of
+from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Job, JobKind, JobState
 
 WAITING = (ChunkState.PENDING, ChunkState.QUEUED)
 WAKE_CHANNEL = "twofold_jobs"
@@ -49,11 +51,8 @@ def enqueue(
     `NotFound` if there is no such input, `Conflict` while it is still being uploaded, `Gone` once it was pruned.
     `Conflict`, too, if another job writes to this `output_url`, or for a training whose items are in an object store.
     """
-    sealed = session.execute(
-        select(Input.status, Input.n_items, Input.pruned_at, Input.url)
-        .where(Input.id == input_id)
-        .with_for_update(read=True)
-    ).one_or_none()
+    connection = session.connection()
+    sealed = connection.execute(statements.INPUT_OF_JOB, {"input_id": input_id}).one_or_none()
     if sealed is None:
         raise NotFound(f"there is no input {input_id}")
     if sealed.status != "sealed":
@@ -67,46 +66,42 @@ def enqueue(
     if output_url is not None:
         _require_unused(session, output_url)
     name = queue_of(model, version, kind)
-    session.execute(
-        insert(Job).values(
-            id=job_id,
-            kind=kind,
-            options=options,
-            model=model,
-            version=version,
-            input_id=input_id,
-            status=JobState.QUEUED,
-            priority=priority,
-            run_at=run_at,
-            n_items=sealed.n_items,
-            owner=owner,
-            max_errors=max_errors,
-            expires_at=expires_at,
-            idempotency_key=idempotency_key,
-            request_sha256=request_sha256,
-            output_url=output_url,
-            created_at=utc_now(),
-        )
+    connection.execute(
+        statements.ADD_JOB,
+        {
+            "id": job_id,
+            "kind": kind,
+            "options": options,
+            "model": model,
+            "version": version,
+            "input_id": input_id,
+            "priority": priority,
+            "run_at": run_at,
+            "n_items": sealed.n_items,
+            "owner": owner,
+            "max_errors": max_errors,
+            "expires_at": expires_at,
+            "idempotency_key": idempotency_key,
+            "request_sha256": request_sha256,
+            "output_url": output_url,
+        },
     )
-    key = sched_key(priority, run_at, _backlog(session, name, owner))
     is_training = kind is JobKind.TRAIN
-    session.execute(
-        insert(Chunk).from_select(
-            ["job_id", "seq", "first_item", "n_items", "queue", "owner", "status", "ready_at", "sched_key"],
-            select(
-                literal(job_id, Id),
-                InputChunk.seq,
-                InputChunk.first_item,
-                literal(sealed.n_items) if is_training else InputChunk.n_items,
-                literal(name, Text),
-                literal(owner, Text),
-                case((InputChunk.seq < window, ChunkState.QUEUED.value), else_=ChunkState.PENDING.value),
-                utc_now() if run_at is None else literal(run_at, UtcDateTime),
-                key,
-            )
-            .where(InputChunk.input_id == input_id, *([InputChunk.seq == 0] if is_training else []))
-            .order_by(InputChunk.seq),
-        )
+    seconds_later = patience_seconds(priority, _backlog(session, name, owner))
+    connection.execute(
+        statements.ADD_CHUNKS,
+        {
+            "the_job_id": job_id,
+            "input_id": input_id,
+            "last_seq": 0 if is_training else MAX_ITEMS,
+            "n_items_of_all": sealed.n_items if is_training else None,
+            "the_queue": name,
+            "the_owner": owner,
+            "window": window,
+            "run_at": run_at,
+            "in_turn_at": run_at and run_at + timedelta(seconds=seconds_later),
+            "seconds_later": seconds_later,
+        },
     )
     purpose = "to train" if is_training else "for"
     tell(session, [job_id], "created", detail=f"{sealed.n_items} items {purpose} {model} {version}")

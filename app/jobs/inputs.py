@@ -7,15 +7,15 @@ is one transaction and a big one never holds the database's write lock for long.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
-from app.columns import utc_now
 from app.data.chunks import ItemChunk
 from app.data.extents import Extent
 from app.errors import Conflict, NotFound
+from app.jobs import statements
 from app.jobs.ledger import UNSYNCHRONIZED
-from app.tables import Input, InputChunk, Job
+from app.tables import Input, Job
 
 
 def begin(
@@ -29,24 +29,23 @@ def begin(
     expires_at: datetime | None = None,
 ) -> None:
     """Makes an input that is being received, or whose items stay at `url`; no job can run over it yet."""
-    session.execute(
-        insert(Input).values(
-            id=input_id,
-            status="receiving",
-            format=format,
-            url=url,
-            owner=owner,
-            collection=collection,
-            expires_at=expires_at,
-            created_at=utc_now(),
-        )
+    session.connection().execute(
+        statements.ADD_INPUT,
+        {
+            "id": input_id,
+            "format": format,
+            "url": url,
+            "owner": owner,
+            "collection": collection,
+            "expires_at": expires_at,
+        },
     )
 
 
 def fill(session: Session, input_id: str, chunks: Sequence[ItemChunk], first_seq: int) -> None:
     """Adds the next chunks of items; the first of them is chunk number `first_seq` of the input."""
-    session.execute(
-        insert(InputChunk),
+    session.connection().execute(
+        statements.ADD_INPUT_CHUNK,
         [
             {
                 "input_id": input_id,
@@ -62,8 +61,8 @@ def fill(session: Session, input_id: str, chunks: Sequence[ItemChunk], first_seq
 
 def point(session: Session, input_id: str, extents: Sequence[Extent], first_seq: int, *, url: str) -> None:
     """Adds the next chunks by where in the object at `url` their items are; as `fill` does by the items themselves."""
-    session.execute(
-        insert(InputChunk),
+    session.connection().execute(
+        statements.ADD_INPUT_CHUNK,
         [
             {
                 "input_id": input_id,
@@ -83,23 +82,17 @@ def point(session: Session, input_id: str, extents: Sequence[Extent], first_seq:
 
 def seal(session: Session, input_id: str, *, n_bytes: int, sha256: str) -> None:
     """Declares an input whole: `n_bytes` and the hex digest `sha256` are those of the body as decoded."""
-    received = select(func.coalesce(func.sum(InputChunk.n_items), 0), func.count()).where(
-        InputChunk.input_id == input_id
-    )
-    n_items, n_chunks = session.execute(received).one()
-    sealed = session.execute(
-        update(Input)
-        .where(Input.id == input_id, Input.status == "receiving", Input.pruned_at.is_(None))
-        .values(
-            status="sealed",
-            n_items=n_items,
-            n_chunks=n_chunks,
-            n_bytes=n_bytes,
-            sha256=sha256,
-            sealed_at=utc_now(),
-        )
-        .returning(Input.id),
-        execution_options=UNSYNCHRONIZED,
+    connection = session.connection()
+    received = connection.execute(statements.RECEIVED, {"input_id": input_id}).one()
+    sealed = connection.execute(
+        statements.SEAL_INPUT,
+        {
+            "input_id": input_id,
+            "the_n_items": received.n_items,
+            "the_n_chunks": received.n_chunks,
+            "the_n_bytes": n_bytes,
+            "the_sha256": sha256,
+        },
     )
     if sealed.one_or_none() is None:
         raise Conflict(f"input {input_id} was deleted while it was being uploaded: upload it again")

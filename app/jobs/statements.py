@@ -1,4 +1,4 @@
-"""The statements that runners repeat all day, built once.
+"""The statements that are repeated all day, by runners and by who makes jobs, built once.
 
 Built anew each time, a statement costs SQLAlchemy several times what the database spends on it, and a model in
 the same process waits meanwhile. They are of tables rather than mapped classes, which spares the ORM's share, and
@@ -15,6 +15,8 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
+    func,
     insert,
     literal,
     literal_column,
@@ -22,12 +24,12 @@ from sqlalchemy import (
     update,
 )
 
-from app.columns import utc_now
+from app.columns import Id, UtcDateTime, utc_now
 from app.jobs.states import counted
-from app.tables import Chunk, ChunkState, InputChunk, ItemError, Job, JobEvent, JobState, Output
+from app.tables import Chunk, ChunkState, Input, InputChunk, ItemError, Job, JobEvent, JobState, Output
 
-_chunks, _jobs, _stored, _outputs, _item_errors, _events = (
-    cast(Table, row.__table__) for row in (Chunk, Job, InputChunk, Output, ItemError, JobEvent)
+_chunks, _jobs, _inputs, _stored, _outputs, _item_errors, _events = (
+    cast(Table, row.__table__) for row in (Chunk, Job, Input, InputChunk, Output, ItemError, JobEvent)
 )
 # Written into the statements, where a planner that has not seen the parameters can match them to partial indexes.
 _PENDING, _QUEUED, _RUNNING = (
@@ -187,3 +189,51 @@ QUEUE_PENDING_CHUNKS = (
     )
 )
 ADD_EVENT = insert(_events).values(at=utc_now())
+
+_sealing = (
+    _inputs.c.id == bindparam("input_id"),
+    _inputs.c.status == "receiving",
+    _inputs.c.pruned_at.is_(None),
+)
+ADD_INPUT = insert(_inputs).values(status="receiving", created_at=utc_now())
+ADD_INPUT_CHUNK = insert(_stored)
+RECEIVED = select(
+    func.coalesce(func.sum(_stored.c.n_items), 0).label("n_items"), func.count().label("n_chunks")
+).where(_stored.c.input_id == bindparam("input_id"))
+SEAL_INPUT = (
+    update(_inputs)
+    .where(*_sealing)
+    .values(
+        status="sealed",
+        n_items=bindparam("the_n_items"),
+        n_chunks=bindparam("the_n_chunks"),
+        n_bytes=bindparam("the_n_bytes"),
+        sha256=bindparam("the_sha256"),
+        sealed_at=utc_now(),
+    )
+    .returning(_inputs.c.id)
+)
+
+INPUT_OF_JOB = (
+    select(_inputs.c.status, _inputs.c.n_items, _inputs.c.pruned_at, _inputs.c.url)
+    .where(_inputs.c.id == bindparam("input_id"))
+    .with_for_update(read=True)
+)
+ADD_JOB = insert(_jobs).values(status=JobState.QUEUED, created_at=utc_now())
+_is_in_window = _stored.c.seq < bindparam("window", type_=Integer)
+ADD_CHUNKS = insert(_chunks).from_select(
+    ["job_id", "seq", "first_item", "n_items", "queue", "owner", "status", "ready_at", "sched_key"],
+    select(
+        bindparam("the_job_id", type_=Id),
+        _stored.c.seq,
+        _stored.c.first_item,
+        func.coalesce(bindparam("n_items_of_all", type_=Integer), _stored.c.n_items),
+        bindparam("the_queue", type_=Text),
+        bindparam("the_owner", type_=Text),
+        case((_is_in_window, _QUEUED), else_=_PENDING),
+        func.coalesce(bindparam("run_at", type_=UtcDateTime), utc_now()),
+        func.coalesce(bindparam("in_turn_at", type_=UtcDateTime), utc_now(bindparam("seconds_later"))),
+    )
+    .where(_stored.c.input_id == bindparam("input_id"), _stored.c.seq <= bindparam("last_seq", type_=Integer))
+    .order_by(_stored.c.seq),
+)

@@ -1,11 +1,10 @@
 """The decisions of a job's life, apart from the statements that carry them out."""
 
-from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, case, cast, literal
+from sqlalchemy import ColumnElement, Text, case, cast
 
-from app.columns import UtcDateTime, utc_now
+from app.columns import utc_now
 from app.tables import Job, JobKind, JobState
 
 PRIORITY_STEP_SECONDS = 600.0
@@ -74,9 +73,6 @@ def counted(
     }
 
 
-def sched_key(priority: int, run_at: datetime | None, backlog: int = 0) -> ColumnElement[datetime]:
-    """Where a chunk stands in its queue: the time it is ready, moved by its job's priority and its owner's backlog."""
-    seconds = priority * PRIORITY_STEP_SECONDS + backlog * BACKLOG_STEP_SECONDS
-    if run_at is None:
-        return utc_now(seconds)
-    return literal(run_at + timedelta(seconds=seconds), UtcDateTime)
+def patience_seconds(priority: int, backlog: int) -> float:
+    """How much later than it is ready a chunk stands in its queue, by its job's priority and its owner's backlog."""
+    return priority * PRIORITY_STEP_SECONDS + backlog * BACKLOG_STEP_SECONDS
