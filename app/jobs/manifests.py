@@ -125,6 +125,7 @@ def write(database: Database, storage: Storage, job_id: str) -> bool:
             "succeeded": job.n_succeeded,
             "errored": job.n_errored,
             "canceled": job.n_canceled,
+            "cached": job.n_cached,
         },
         "error": job.error,
         "finished_at": job.finished_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
