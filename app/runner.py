@@ -217,8 +217,8 @@ class Runner:
             future.add_done_callback(lambda _: self.wake())
 
     def _recalling(self, served: ServedModel, claim: Claim) -> Claim:
-        """The claim with what the cache knows of its items, if there is one for its model."""
-        if not served.declaration.cache:
+        """The claim with what the cache knows of its items, if its model has a cache and the claim its items."""
+        if not (served.declaration.cache and claim.payload):
             return claim
         return replace(claim, recall=recall(self._database, served, exact.loads(claim.payload)))
 
