@@ -238,8 +238,8 @@ class Runner:
             future.add_done_callback(lambda _: self.wake())
 
     def _recalling(self, served: ServedModel, claim: Claim) -> Claim:
-        """The claim with what the cache knows of its items, if its model has one and the items are at hand."""
-        if not served.declaration.cache or claim.kind is JobKind.TRAIN or claim.source is not None:
+        """The claim with what the cache knows of its items, if its model has a cache and the claim its items."""
+        if not (served.declaration.cache and claim.payload) or claim.kind is JobKind.TRAIN:
             return claim
         return replace(claim, recall=recall(self._database, served, exact.loads(claim.payload)))
 

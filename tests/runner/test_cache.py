@@ -137,6 +137,22 @@ def test_the_cache_is_asked_in_no_writing_transaction_and_told_in_that_of_the_fi
     assert story[story.index("INSERT cached") + 1] == "COMMIT"
 
 
+def test_what_a_stale_runner_predicted_is_not_kept(
+    workshop: Workshop, bench: Bench, select_all: SelectAll
+) -> None:
+    workshop.enqueue(2, chunk_items=2)
+    runner = cached(bench)
+    runner.tick()
+    workshop.let_leases_run_out()
+    assert workshop.rescue() == 1
+    bench.executor.run(1)
+
+    runner.tick()
+
+    assert bench.stage.seen == [0, 1]
+    assert select_all("SELECT * FROM cached_predictions") == []
+
+
 def test_a_chunk_runs_without_the_cache_when_it_cannot_be_asked(
     workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
