@@ -121,11 +121,7 @@ class Runner:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         self._keep()
         self._rescue()
-        if (
-            self._leases.is_trusted
-            and (room := self._room(work_of(self._registry.models())))
-            and self._is_due(room)
-        ):
+        if self._leases.is_trusted and (room := self._room(self._works())) and self._is_due(room):
             with self._claiming() as session:
                 self._claim_due(session)
         return min(self._settings.poll_seconds, self._upkeep.tend())
@@ -176,12 +172,16 @@ class Runner:
             name: self._executor.slots(work.served)
             if work.kind is JobKind.PREDICT
             else 0  # none waits behind it
-            for name, work in work_of(self._registry.models()).items()
+            for name, work in self._works().items()
         }
         return bool(open_chunks) and all(
             n_open > slots.get(name, n_open)  # of a model that has gone, nothing more can be ahead
             for name, n_open in open_chunks.items()
         )
+
+    def _works(self) -> dict[str, Work]:
+        """What there is to do for the models of this process at the moment: others may take their place at any time."""
+        return work_of(self._registry.models())
 
     def _room(self, works: Mapping[str, Work]) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
@@ -227,7 +227,7 @@ class Runner:
 
     def _claim_due(self, session: Session) -> None:
         """Claims what there is room for, oldest first. Chunks that a model cannot run are refused."""
-        works = work_of(self._registry.models())
+        works = self._works()
         while (room := self._room(works)) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does
