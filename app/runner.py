@@ -168,10 +168,9 @@ class Runner:
 
     def _has_work_ahead(self) -> bool:
         open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
+        # Nothing waits behind a training, so nothing has to be ahead of it.
         slots = {
-            name: self._executor.slots(work.served)
-            if work.kind is JobKind.PREDICT
-            else 0  # none waits behind it
+            name: 0 if work.kind is JobKind.TRAIN else self._executor.slots(work.served)
             for name, work in self._works().items()
         }
         return bool(open_chunks) and all(
@@ -192,11 +191,11 @@ class Runner:
         taken = Counter(claim.queue for claim in held)
         room = {}
         for name, work in works.items():
-            served = work.served
-            if served.state != "loading":
+            if work.served.state != "loading":
+                slots = self._executor.slots(work.served)
                 per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
                 # Of trainings one at a time: a claim brings a whole input, which another runner might begin with now.
-                most = per_slot * self._executor.slots(served) if work.kind is JobKind.PREDICT else 1
+                most = min(1, slots) if work.kind is JobKind.TRAIN else per_slot * slots
                 room[name] = min(free_threads, most - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
