@@ -110,10 +110,11 @@ class Lineup:
             threading.Thread(target=self._load, args=[served], name=f"load {served}", daemon=True).start()
 
     def _load(self, served: ServedModel) -> None:
+        came_later = self.is_frozen
         served.load()
         with self._lock:
             has_ended_another = self._settle()
-        if self.is_frozen and not has_ended_another:
+        if came_later and not has_ended_another:
             freeze()
 
     def _settle(self) -> bool:

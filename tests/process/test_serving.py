@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from tests.data.bodies import zstd
-from tests.process.conftest import BIN, Server, both_lanes
+from tests.process.conftest import BIN, HELD_TOML, Server, both_lanes
 from tests.waiting import wait_until
 
 
@@ -63,6 +63,18 @@ def test_an_app_that_is_loaded_before_the_fork_serves_all_the_same(sqlite_server
     assert (status, answer["prediction"]) == (200, [{"number": 4, "double": 8}])
     server.finish(server.enqueue(5), 5)
     assert server.stop() == 0
+
+
+def test_a_preloaded_model_is_loaded_once_for_web_workers_and_runner(sqlite_server: Server) -> None:
+    server = sqlite_server
+    server.declare(HELD_TOML.format(directory=server.directory) + "preload = true\n")
+    server.start("-w", "2")
+    server.wait_workers(2)
+
+    server.finish(server.enqueue(5), 5)
+    assert server.call("POST", "/v1/models/held/predict", {"data": [{"number": 4}]})[0] == 200
+    assert server.stop() == 0
+    assert server.log.read_text().count("model_loaded") == 1
 
 
 def test_without_a_runner_jobs_wait(sqlite_server: Server) -> None:
