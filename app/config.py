@@ -51,7 +51,7 @@ class Settings:
     max_request_bytes: int = 16 * MIB
     max_upload_bytes: int = GIB
     max_items: int = 100_000_000
-    max_artifact_bytes: int = GIB
+    max_artifact_bytes: int = 512 * MIB
     online_timeout_seconds: float = 30.0
     access_log: Literal["off", "on"] = "off"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

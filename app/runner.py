@@ -132,11 +132,7 @@ class Runner:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         self._keep()
         self._rescue()
-        if (
-            self._leases.is_trusted
-            and (room := self._room(work_of(self._registry.models())))
-            and self._is_due(room)
-        ):
+        if self._leases.is_trusted and (room := self._room(self._works())) and self._is_due(room):
             with self._claiming() as session:
                 self._claim_due(session)
         return min(self._settings.poll_seconds, self._upkeep.tend())
@@ -183,16 +179,19 @@ class Runner:
 
     def _has_work_ahead(self) -> bool:
         open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
+        # Nothing waits behind a training, so nothing has to be ahead of it.
         slots = {
-            name: self._executor.slots(work.served)
-            if work.kind is JobKind.PREDICT
-            else 0  # none waits behind it
-            for name, work in work_of(self._registry.models()).items()
+            name: 0 if work.kind is JobKind.TRAIN else self._executor.slots(work.served)
+            for name, work in self._works().items()
         }
         return bool(open_chunks) and all(
             n_open > slots.get(name, n_open)  # of a model that has gone, nothing more can be ahead
             for name, n_open in open_chunks.items()
         )
+
+    def _works(self) -> dict[str, Work]:
+        """What there is to do for the models of this process at the moment: others may take their place at any time."""
+        return work_of(self._registry.models())
 
     def _room(self, works: Mapping[str, Work]) -> dict[str, int]:
         """How many chunks could be claimed from each queue now; empty if none could."""
@@ -203,11 +202,11 @@ class Runner:
         taken = Counter(claim.queue for claim in held)
         room = {}
         for name, work in works.items():
-            served = work.served
-            if served.state != "loading":
+            if work.served.state != "loading":
+                slots = self._executor.slots(work.served)
                 per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
                 # Of trainings one at a time: a claim brings a whole input, which another runner might begin with now.
-                most = per_slot * self._executor.slots(served) if work.kind is JobKind.PREDICT else 1
+                most = min(1, slots) if work.kind is JobKind.TRAIN else per_slot * slots
                 room[name] = min(free_threads, most - taken[name])
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
 
@@ -245,7 +244,7 @@ class Runner:
 
     def _claim_due(self, session: Session) -> None:
         """Claims what there is room for, oldest first. Chunks that a model cannot run are refused."""
-        works = work_of(self._registry.models())
+        works = self._works()
         while (room := self._room(works)) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does

@@ -57,6 +57,18 @@ MUTATIONS = (
         "stale",
     ),
     Mutation(
+        "the fence of new versions",
+        (
+            (
+                QUEUE,
+                "for result in held if isinstance(result, Trained)",
+                "for result in results if isinstance(result, Trained)",
+            ),
+        ),
+        "tests/jobs/test_trained.py",
+        "stale",
+    ),
+    Mutation(
         "status = 'running' in finish",
         (
             (

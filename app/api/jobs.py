@@ -23,6 +23,7 @@ from app.api.schemas import (
     Repeatable,
 )
 from app.api.services import services
+from app.data import exact
 from app.errors import Conflict, FieldError, Invalid
 from app.jobs import again, control, history
 from app.jobs.ids import is_id, new_id
@@ -101,7 +102,7 @@ def get_job(query: Mapping[str, Any], job_id: str) -> Any:
     while not (job := _read(job_id))["done"] and (left := until - time.monotonic()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, longest)
-    response = Response(orjson.dumps(JobSchema().dump(job)), mimetype="application/json")
+    response = Response(exact.dumps(JobSchema().dump(job)), mimetype="application/json")
     if not job["done"]:
         response.headers["Retry-After"] = str(POLL_SECONDS)
     response.add_etag()

@@ -13,6 +13,7 @@ from app.errors import ConfigurationError, Conflict
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
 from app.models.served import ServedModel
+from app.tables import ModelVersion
 from app.versions import events, trained
 
 ITEMS = {"required": True, "content": {"application/json": {"schema": Items}}}
@@ -86,10 +87,8 @@ def promote_version(model: str, version: str) -> tuple[dict[str, str], int]:
     _require_sound_file(here.settings.models_file)
     with here.database.writing() as session:
         made = trained.find(session, model, version)
-        if made is None or made.promoted_at is not None:
-            _require_promotable(here.registry, model, version, is_trained=made is not None)
-        else:
-            here.registry.get(model, made.entry)  # without it nothing says which class it is of
+        _require_promotable(here.registry, model, version, made)
+        if made is not None:
             trained.serve(session, model, version)
         events.promote(session, model, version)
     return {"model": model, "version": version}, 202
@@ -129,10 +128,12 @@ def _require_sound_file(models_file: Path) -> None:
         raise Conflict(f"no version can be promoted before this is mended: {error}") from error
 
 
-def _require_promotable(registry: Registry, model: str, version: str, *, is_trained: bool) -> None:
-    """`NotFound` if it is not served here, `Conflict` if it cannot predict here."""
-    if is_trained and version not in [served.declaration.version for served in registry.versions(model)]:
-        return  # it was promoted a moment ago, and is about to be served
+def _require_promotable(registry: Registry, model: str, version: str, made: ModelVersion | None) -> None:
+    """`NotFound` if there is no such version, or no entry for it; `Conflict` if it is served and cannot predict."""
+    if made is not None:
+        registry.get(model, made.entry)  # nothing else says which class it is of
+        if version not in [served.declaration.version for served in registry.versions(model)]:
+            return
     served = registry.get(model, version)
     if served.state == "failed":
         raise Conflict(f"{served} failed to load: {served.reason}")

@@ -10,6 +10,7 @@ from sqlalchemy import update
 from app.db import Database
 from app.runner import Runner
 from app.tables import ArtifactPart
+from app.versions import events
 from app.versions.follower import Follower
 from tests.api.conftest import Client, MakeApp, client_of, ended, make_job, refused, services_of
 from tests.waiting import wait_until
@@ -58,13 +59,13 @@ def test_a_train_job_is_a_job_and_names_the_version_that_it_made(client: Client,
     lines = "".join(f'{{"text":"{item["text"]}","label":"{item["label"]}"}}\n' for item in LABELED)
     upload = client.post("/v1/inputs", data=lines, content_type="application/x-ndjson").json
 
-    made = make_job(client, "pupil", kind="train", input_id=upload["id"], options={"act": ""})
-    assert (made["kind"], made["version"], made["options"]) == ("train", "0", {"act": ""})
+    made = make_job(client, "pupil", kind="train", input_id=upload["id"], options={"seed": 10**30})
+    assert (made["kind"], made["version"], made["options"]) == ("train", "0", {"seed": 10**30})
     job = client.get(f"/v1/jobs/{made['id']}?wait=30").json
 
     assert (job["status"], job["counts"]["succeeded"], job["progress"]) == ("succeeded", 8, 1.0)
     assert job["trained"]["version"] == "t1"
-    assert job["trained"]["metrics"]["accuracy"] == 0.75
+    assert (job["trained"]["metrics"]["accuracy"], job["trained"]["metrics"]["seed"]) == (0.75, 10**30)
     assert [each["trained"] for each in client.get("/v1/jobs").json["data"]] == [job["trained"]]
     events = client.get(f"/v1/jobs/{job['id']}/events").json["data"]
     assert [event["event"] for event in events] == ["created", "started", "trained", "finished"]
@@ -160,6 +161,20 @@ def test_what_cannot_predict_is_not_promoted_or_removed(client: Client) -> None:
     refused(client.post("/v1/models/pupil/versions/0/promote"), 409, "is untrained")
     refused(client.post("/v1/models/pupil/versions/t1/promote"), 404, "no version 't1'")
     refused(client.delete("/v1/models/pupil/versions/0"), 404, "no training made a version '0'")
+
+
+def test_a_version_whose_entry_is_declared_no_more_is_not_promoted(
+    app: Flask, client: Client, runner: Runner
+) -> None:
+    train(client)
+    models_file = services_of(app).settings.models_file
+    models_file.write_text(models_file.read_text().replace('"0"', '"new"'))
+    with services_of(app).database.writing() as session:
+        events.tell_reload(session)
+    follow(app)
+
+    refused(client.post("/v1/models/pupil/versions/t1/promote"), 404, "no version '0'")
+    assert client.get("/v1/models/pupil/versions/t1").json["state"] == "unserved"
 
 
 def test_an_artifact_that_is_not_what_was_trained_is_not_loaded_and_told_of(

@@ -32,7 +32,9 @@ class Pupil:
         assert artifact is not None
         self.guess = orjson.loads(artifact.read_bytes())["guess"]
 
-    def train(self, items: Items, artifact: Path, *, act: str = "", hold: str = "") -> JsonObject:
+    def train(
+        self, items: Items, artifact: Path, *, act: str = "", hold: str = "", seed: int = 0
+    ) -> JsonObject:
         """`act` is what it does besides; while there is a file `hold`, it has begun, and does not return."""
         do(act)
         while hold and Path(hold).exists():
@@ -40,7 +42,7 @@ class Pupil:
             threading.Event().wait(0.02)
         ((guess, n_most),) = Counter(item["label"] for item in items).most_common(1)
         artifact.write_bytes(orjson.dumps({"guess": guess}))
-        return {"accuracy": n_most / len(items), "n_train": len(items), "pid": os.getpid()}
+        return {"accuracy": n_most / len(items), "n_train": len(items), "pid": os.getpid(), "seed": seed}
 
     def predict(self, items: Items) -> Items:
         return [{"guess": self.guess} for _ in items]
