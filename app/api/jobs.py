@@ -27,7 +27,7 @@ from app.data import exact
 from app.errors import Conflict, FieldError, Invalid
 from app.jobs import again, control, history
 from app.jobs.ids import is_id, new_id
-from app.jobs.manifests import MANIFEST
+from app.jobs.manifests import manifest_url
 from app.jobs.uploads import receive_items
 from app.models.declarations import Declaration
 from app.models.training import require_trainable
@@ -230,10 +230,9 @@ def _described(job: Job, now: datetime) -> dict[str, Any]:
         elapsed = (now - job.started_at).total_seconds()
         eta_seconds = round(elapsed / n_ended * (job.n_items - n_ended), 1)
     described = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
-    has_manifest = job.output_url is not None and job.manifest_at is not None
     return {
         **described,
-        "manifest_url": f"{job.output_url}/{MANIFEST}" if has_manifest else None,
+        "manifest_url": manifest_url(job),
         "counts": job,
         "done": job.status in TERMINAL_JOB_STATES,
         "progress": round(n_ended / job.n_items, 4),

@@ -9,6 +9,7 @@ from app.cli.printing import print_facts, print_json, print_table
 from app.config import load_settings
 from app.jobs import again, control, history
 from app.jobs.ids import is_id
+from app.jobs.manifests import manifest_url
 from app.tables import Job, JobState
 
 ERRORS_SHOWN = 5
@@ -128,6 +129,8 @@ def _described(job: Job) -> dict[str, object]:
         "max_errors": job.max_errors,
         "expires_at": job.expires_at,
         "pruned_at": job.pruned_at,
+        "output_url": job.output_url,
+        "manifest_url": manifest_url(job),
         "error": job.error,
     }
 

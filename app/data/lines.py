@@ -16,6 +16,8 @@ from app.data.items import (
     object_end,
 )
 
+_stripped = methodcaller("strip", WHITE_SPACE)
+
 
 def ndjson_items(pieces: Iterable[bytes], limits: Limits) -> Iterator[list[bytes]]:
     """The JSON text of each line that is not blank, checked, in batches; errors name the line."""
@@ -29,21 +31,17 @@ def checked_blocks(pieces: Iterable[bytes], limits: Limits) -> Iterator[tuple[by
     """
     first_line = 1
     for block in whole_lines(pieces, limits):
-        texts = _texts(block)
+        lines = block.split(b"\n")
+        texts = list(filter(None, map(_stripped, lines)))
         if not _are_items(texts, limits):
-            _refuse_first(block.split(b"\n"), first_line, limits)
+            _refuse_first(lines, first_line, limits)
         yield block, _on_one_line(texts, block)
-        first_line += block.count(b"\n")
+        first_line += len(lines) - 1
 
 
 def items_of(block: bytes) -> list[bytes]:
     """The items of a block that was checked once."""
-    return _on_one_line(_texts(block), block)
-
-
-def _texts(block: bytes) -> list[bytes]:
-    """The lines of a block, but for blank ones."""
-    return list(filter(None, map(methodcaller("strip", WHITE_SPACE), block.split(b"\n"))))
+    return _on_one_line(list(filter(None, map(_stripped, block.split(b"\n")))), block)
 
 
 def _on_one_line(items: list[bytes], block: bytes) -> list[bytes]:

@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 MANIFEST, ERRORS = "manifest.json", "errors.ndjson"
 JOBS_AT_ONCE = 100
+STOP_SECONDS = 2.0
 RETRY_SECONDS = 30.0
 """How long one that could not be written is left alone."""
 
@@ -41,15 +42,18 @@ class ManifestWriter:
         self._storage = storage
         self._poll_seconds = poll_seconds
         self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="manifests", daemon=True)
         self._retry_at: dict[str, float] = {}
 
     def start(self) -> None:
         if self._storage.folders:
-            threading.Thread(target=self._run, name="manifests", daemon=True).start()
+            self._thread.start()
 
     def stop(self) -> None:
-        """Begins no other; the one that is being written may be left to another runner."""
+        """Begins no other, and waits a little for the one that is being written; else it is left to another runner."""
         self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
@@ -73,6 +77,11 @@ class ManifestWriter:
                 log.error("manifest_not_written", job_id=job_id, error=str(error))
                 self._retry_at[job_id] = time.monotonic() + RETRY_SECONDS
         return n_written
+
+
+def manifest_url(job: Job) -> str | None:
+    """Where the manifest of a job is; None until it is there."""
+    return None if job.output_url is None or job.manifest_at is None else f"{job.output_url}/{MANIFEST}"
 
 
 def due(session: Session, *, but: Collection[str] = ()) -> Sequence[str]:

@@ -57,6 +57,8 @@ def test_a_job_over_an_upload_is_accepted_at_once(client: Client, count_rows: Co
         "trained": None,
         "expires_at": None,
         "pruned_at": None,
+        "output_url": None,
+        "manifest_url": None,
     }
     assert count_rows() == {"inputs": 1, "input_chunks": 2, "jobs": 1, "chunks": 2, "job_events": 1}
 

@@ -95,6 +95,7 @@ def test_an_object_is_an_input_like_its_upload_but_its_items_stay_where_they_are
 
     with database.reading() as session:
         rows = session.execute(text("SELECT n_items, items FROM input_chunks")).all()
+        assert session.execute(text("SELECT count(*) FROM predictions")).scalar_one() == 0
     assert sorted(map(tuple, rows)) == sorted([(4, None), (4, None), (2, None)] * 2)
 
 

@@ -101,6 +101,8 @@ def test_show_as_json_has_the_names_of_the_api(twofold: Twofold, workshop: Works
         "max_errors": None,
         "expires_at": None,
         "pruned_at": None,
+        "output_url": None,
+        "manifest_url": None,
         "error": None,
         "events": [
             {"event": "created", "detail": "2 items for sentiment 1", **nobody},

@@ -97,6 +97,8 @@ def test_a_manifest_is_due_from_the_end_of_a_job_until_it_is_written(
     assert shelf.due() == []
     assert [part["first_item"] for part in shelf.manifest()["parts"]] == [0, 2]
     assert workshop.events(job_id)[-2:] == ["finished", "manifest_written"]
+    seen = workshop.select_all("SELECT prediction FROM predictions WHERE job_id = :id", id=job_id)
+    assert seen == [{"prediction": None}] * 4
 
 
 def test_two_that_write_it_write_the_same_and_it_is_told_once(shelf: Shelf, workshop: Workshop) -> None:
