@@ -260,7 +260,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who cannot renew does not claim",
-        ((RUNNER, "self._leases.is_trusted\n            and (room", "(room"),),
+        ((RUNNER, "if self._leases.is_trusted and (room", "if (room"),),
         "tests/runner/test_leases.py",
         "cannot_renew",
     ),
