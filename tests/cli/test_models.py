@@ -64,6 +64,8 @@ def test_list_as_json_has_the_keys_of_the_file(twofold: Twofold, models_file: Pa
         "sha256": None,
         "warmup": [],
         "preload": False,
+        "cache": False,
+        "cache_max_items": 1_000_000,
         "promoted_at": None,
     }
     assert second["options"] == {"words": ["a", "b"]}

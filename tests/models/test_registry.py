@@ -148,6 +148,7 @@ from pathlib import Path
 from app.models.preloading import preload
 from app.models.registry import Registry
 from tests.models.specimens import declare
+from tests.waiting import wait_until
 
 declared = [
     declare("mine:Mine", name="shared", preload=True),
@@ -165,8 +166,8 @@ if not child:
     assert own.wait_ready(30) and own.predict([{}]) == [{"process": os.getpid()}]
     assert not broken.wait_ready(30) and broken.reason.startswith("AssertionError")
     registry.replace([declare("mine:Mine", name="shared", preload=True, options={"breaks": False})])
-    successor = registry.successor(shared)
-    assert successor.wait_ready(30) and successor.predict([{}]) == [{"process": os.getpid()}]
+    wait_until(lambda: registry.get("shared") is not shared, "the successor to take its place")
+    assert registry.get("shared").predict([{}]) == [{"process": os.getpid()}]
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 print("one for all")

@@ -149,7 +149,7 @@ def test_a_task_that_raises_fails_its_chunk_and_no_other(
             raise raised
         return predict_chunk(served, payload, *others)
 
-    monkeypatch.setattr("app.tasks.kinds.predict_chunk", predict_or_raise)
+    monkeypatch.setattr("app.tasks.chunk.predict_chunk", predict_or_raise)
     job_id = workshop.enqueue(n_items=3)
     runner = bench.make()
 
@@ -183,7 +183,7 @@ def test_a_message_that_no_database_can_hold_is_escaped(
     def raise_message(*args: Any) -> Any:
         raise ValueError(message)
 
-    monkeypatch.setattr("app.tasks.kinds.predict_chunk", raise_message)
+    monkeypatch.setattr("app.tasks.chunk.predict_chunk", raise_message)
     bench.executor.run(1)
     runner.tick()
 
