@@ -5,11 +5,11 @@ import threading
 import click
 from flask import Flask, request
 from flask.helpers import get_debug_flag
-from flask_smorest import Api
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.serving import is_running_from_reloader
 
 from app.api import article, health, inputs, jobs, models, outputs, problems, requests, schedules
+from app.api.openapi import Api
 from app.api.services import EXTENSION, Services, services
 from app.cache.asking import OnlineCache
 from app.config import Settings, load_settings

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from tests.api.conftest import Client, on_both_lanes
+from app.models.registry import Registry
+from tests.api.conftest import Client, on_both_lanes, services_of
+from tests.waiting import wait_until
 
 pytestmark = [on_both_lanes, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
 
@@ -156,3 +158,44 @@ def test_the_pages_load_nothing_from_elsewhere(client: Client) -> None:
     elsewhere = page.text.replace('"http://localhost/', '"/')  # the address that this client asked
     assert not re.search(r"""["'](?:https?:)?//""", elsewhere)
     assert '"/openapi.json"' in page.text
+
+
+@pytest.fixture
+def registry(app: Flask) -> Registry:
+    """Its models are loaded."""
+    for served in services_of(app).registry.models():
+        assert served.wait_ready(30)
+    return services_of(app).registry
+
+
+def schemas_of(client: Client) -> dict[str, Any]:
+    found: dict[str, Any] = client.get("/openapi.json").json["components"]["schemas"]
+    return found
+
+
+@pytest.mark.usefixtures("registry")
+def test_it_tells_what_each_model_takes_and_gives(client: Client) -> None:
+    schemas = schemas_of(client)
+    for model in client.get("/v1/models").json["data"]:
+        for part in ("item", "prediction"):
+            if model[part] is not None:
+                described = schemas[f"{model['name']}.{model['version']}.{part}"]
+                assert model[part].items() <= described.items()
+
+    assert {"$ref": "#/components/schemas/moody.2.item"} in schemas["Items"]["properties"]["data"]["items"][
+        "anyOf"
+    ]
+    told = schemas["Predictions"]["properties"]["prediction"]["items"]["anyOf"]
+    assert {"$ref": "#/components/schemas/moody.2.prediction"} in told
+
+
+def test_it_tells_of_the_models_that_are_served_now(client: Client, registry: Registry) -> None:
+    before = schemas_of(client)
+    registry.replace([registry.get("moody", "2").declaration])
+    wait_until(lambda: len(registry.models()) == 1, "the other models to go")
+
+    after = schemas_of(client)
+
+    assert {"moody.1.item", "moody.2.item"} <= before.keys()
+    assert "moody.2.item" in after
+    assert "moody.1.item" not in after
