@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import cast
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from app.data.chunks import part, unpack
@@ -65,12 +65,13 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
         raise Gone(f"the items of input {job.input_id} have expired: upload them again and make a new job")
     if job.n_succeeded == job.n_items:
         raise Conflict(f"job {job_id} has a prediction for every item: there is nothing to retry")
-    n_again = 0 if job.output_url is None else _reopen_objects(session, job_id)
+    n_again, n_cached_again = (0, 0) if job.output_url is None else _reopen_objects(session, job_id)
     session.execute(
         update(Job)
         .where(Job.id == job_id)
         .values(
             n_succeeded=Job.n_succeeded - n_again,
+            n_cached=Job.n_cached - n_cached_again,
             manifest_at=None,
             status=JobState.QUEUED,
             finished_at=None,
@@ -102,29 +103,34 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
     wake(session, queue_of(job.model, job.version, JobKind(job.kind)))
 
 
-def _reopen_objects(session: Session, job_id: str) -> int:
-    """Makes chunks pending again that are done, in objects, and not without errors; how many predictions they had."""
-    reopened = session.execute(
+def _reopen_objects(session: Session, job_id: str) -> tuple[int, int]:
+    """Makes chunks pending again that are done, in objects, and not without errors.
+
+    Returns how many predictions they had, and how many of those were from the cache.
+    """
+    has_errors = (Output.job_id == job_id) & Output.object.is_not(None) & (Output.n_errored > 0)
+    counts = session.execute(
+        select(func.coalesce(func.sum(Chunk.n_succeeded), 0), func.coalesce(func.sum(Chunk.n_cached), 0))
+        .join(Output, Output.chunk_id == Chunk.id)
+        .where(has_errors)
+    ).one()
+    session.execute(
         update(Chunk)
-        .where(
-            Chunk.id.in_(
-                select(Output.chunk_id).where(
-                    Output.job_id == job_id, Output.object.is_not(None), Output.n_errored > 0
-                )
-            )
-        )
+        .where(Chunk.id.in_(select(Output.chunk_id).where(has_errors)))
         .values(
-            status=ChunkState.PENDING, finished_at=None, n_succeeded=0, n_errored=0, attempts=0, crashes=0
-        )
-        .returning(Chunk.id, Chunk.n_items),
+            status=ChunkState.PENDING,
+            finished_at=None,
+            n_succeeded=0,
+            n_errored=0,
+            n_cached=0,
+            attempts=0,
+            crashes=0,
+        ),
         execution_options=UNSYNCHRONIZED,
-    ).all()
-    outputs = Output.chunk_id.in_([row.id for row in reopened])
-    n_errored = session.scalars(
-        delete(Output).where(outputs).returning(Output.n_errored), execution_options=UNSYNCHRONIZED
     )
-    n_items: int = sum(row.n_items for row in reopened)
-    return n_items - sum(n_errored)
+    session.execute(delete(Output).where(has_errors), execution_options=UNSYNCHRONIZED)
+    n_succeeded, n_cached = counts
+    return n_succeeded, n_cached
 
 
 def _with_errors(session: Session, job_id: str) -> Sequence[int]:

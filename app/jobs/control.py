@@ -16,7 +16,7 @@ from app.errors import Conflict, Gone, Invalid, NotFound
 from app.jobs import statements
 from app.jobs.ledger import UNSYNCHRONIZED, tell, tell_finished
 from app.jobs.states import counted, patience_seconds, queue_of
-from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, Job, JobKind, JobState
+from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, InputChunk, Job, JobKind, JobState
 
 WAITING = (ChunkState.PENDING, ChunkState.QUEUED)
 WAKE_CHANNEL = "twofold_jobs"
@@ -61,8 +61,8 @@ def enqueue(
         )
     if sealed.pruned_at is not None:
         raise Gone(f"the items of input {input_id} have expired: upload it again")
-    if sealed.url is not None and kind is JobKind.TRAIN:
-        raise Conflict(f"the items of input {input_id} are in {sealed.url}: to train on them, upload them")
+    if kind is JobKind.TRAIN:
+        _require_items(session, input_id)
     if output_url is not None:
         _require_unused(session, output_url)
     name = queue_of(model, version, kind)
@@ -197,6 +197,18 @@ def remove(session: Session, job_id: str) -> None:
     if job.status not in TERMINAL_JOB_STATES:
         raise Conflict(f"job {job_id} is {job.status}: cancel it, and delete it when it has ended")
     session.execute(delete(Job).where(Job.id == job_id), execution_options=UNSYNCHRONIZED)
+
+
+def _require_items(session: Session, input_id: str) -> None:
+    """`Conflict` if items of an input are in an object store: a training is given all of them, from the database.
+
+    Its chunks are asked, since what a schedule has gathered may have both and no address of its own.
+    """
+    url = session.scalar(
+        select(InputChunk.url).where(InputChunk.input_id == input_id, InputChunk.url.is_not(None)).limit(1)
+    )
+    if url is not None:
+        raise Conflict(f"items of input {input_id} are in {url}: to train on them, upload them")
 
 
 def _require_unused(session: Session, output_url: str) -> None:

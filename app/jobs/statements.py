@@ -215,7 +215,7 @@ SEAL_INPUT = (
 )
 
 INPUT_OF_JOB = (
-    select(_inputs.c.status, _inputs.c.n_items, _inputs.c.pruned_at, _inputs.c.url)
+    select(_inputs.c.status, _inputs.c.n_items, _inputs.c.pruned_at)
     .where(_inputs.c.id == bindparam("input_id"))
     .with_for_update(read=True)
 )

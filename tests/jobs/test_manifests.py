@@ -1,6 +1,7 @@
 """Manifests: whoever writes one, and whatever happens meanwhile, the last word is that of the job's last end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from app.columns import utc_now
+from app.data.chunks import ItemChunk
+from app.data.extents import Extent
 from app.data.objects import Storage
 from app.db import Database
-from app.errors import Forbidden
-from app.jobs import control, manifests, retention
+from app.errors import Conflict, Forbidden
+from app.jobs import control, inputs, manifests, retention
 from app.jobs.claims import Claim, Done
 from app.jobs.ids import new_id
 from app.jobs.manifests import ManifestWriter
 from app.models.served import ServedModel
-from app.tables import Job
+from app.tables import Job, JobKind
 from app.tasks.chunk import answer_chunk
 from tests.jobs.conftest import Workshop, done
 from tests.models.specimens import declare
@@ -159,13 +162,15 @@ def test_a_retry_counts_the_predictions_of_its_new_parts_once(shelf: Shelf, work
     job_id = shelf.enqueue()
     first, second = workshop.claim(limit=2)
     answered = shelf.run(first)
-    workshop.finish(Done(first, b"", ["id"], done(first, 1).failures, answered.written), shelf.run(second))
-    assert workshop.job(job_id)["n_succeeded"] == 3
+    failures = done(first, 1).failures
+    with_error = Done(first, b"", ["id"], failures, written=answered.written, n_cached=1)
+    workshop.finish(with_error, replace(shelf.run(second), n_cached=2))
+    assert (workshop.job(job_id)["n_succeeded"], workshop.job(job_id)["n_cached"]) == (3, 3)
 
     workshop.retry(job_id)
 
     workshop.check_books()
-    assert workshop.job(job_id)["n_succeeded"] == 2
+    assert (workshop.job(job_id)["n_succeeded"], workshop.job(job_id)["n_cached"]) == (2, 2)
     assert workshop.job(job_id)["manifest_at"] is None
     shelf.run_all()
     workshop.check_books()
@@ -228,6 +233,28 @@ def test_a_manifest_that_cannot_be_written_waits_for_who_can_write_it(
     monkeypatch.undo()
     assert ManifestWriter(workshop.database, shelf.storage, 1.0).write_due() == 1
     assert shelf.due() == []
+
+
+def test_a_training_needs_all_items_of_its_input_in_the_database(
+    workshop: Workshop, database: Database
+) -> None:
+    input_id = new_id()
+    with database.writing() as session:  # as a schedule gathers them: one uploaded, one in an object
+        inputs.begin(session, input_id, "ndjson")
+        inputs.fill(session, input_id, [ItemChunk(0, 1, b"[{}]")], 0)
+        inputs.point(session, input_id, [Extent(1, 1, 0, 3, None, "0" * 64)], 1, url="s3://data/x")
+        inputs.seal(session, input_id, n_bytes=6, sha256="0" * 64)
+    with pytest.raises(Conflict, match="are in s3://data/x: to train"), database.writing() as session:
+        control.enqueue(
+            session,
+            job_id=new_id(),
+            model="sentiment",
+            version="1",
+            input_id=input_id,
+            window=1,
+            kind=JobKind.TRAIN,
+            options={},
+        )
 
 
 def test_a_place_of_items_or_the_items_must_be_there(workshop: Workshop, select_all: SelectAll) -> None:
