@@ -7,8 +7,9 @@ import pytest
 
 from app.errors import FieldError, Invalid, ModelFailed, Unavailable
 from app.models.batcher import Batcher
-from app.models.served import ServedModel, answers
+from app.models.served import ServedModel
 from app.predictions import accept, encode
+from tests.answered import answers
 from tests.models import specimens
 from tests.models.specimens import declare, served
 

@@ -229,11 +229,6 @@ class ServedModel:
         return self._model
 
 
-def answers(items: Sequence[JsonObject], predictions: Sequence[JsonObject]) -> list[JsonObject]:
-    """Each item's own fields, as its client sent them, plus its prediction's, which win if both have one."""
-    return [item | prediction for item, prediction in zip(items, predictions, strict=True)]
-
-
 def named(error: BaseException) -> str:
     """The exception's type and message in one line."""
     message = " ".join(str(error).split())

@@ -10,8 +10,9 @@ import orjson
 
 from app.models import JsonObject
 from app.models.adapters import ADAPTERS
-from app.models.served import ServedModel, answers
+from app.models.served import ServedModel
 from app.predictions import accept, encode
+from tests.answered import answers
 from tests.models.specimens import declare
 
 N_ITEMS = 1000

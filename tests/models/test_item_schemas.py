@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.errors import FieldError, ModelFailed
-from app.models.served import answers
+from tests.answered import answers
 from tests.models import specimens
 from tests.models.specimens import served
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from app.errors import ModelFailed
-from app.models.served import ServedModel, answers
+from app.models.served import ServedModel
+from tests.answered import answers
 from tests.models import specimens
 from tests.models.specimens import served
 
