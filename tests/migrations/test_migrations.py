@@ -108,7 +108,7 @@ def test_the_page_about_sql_tells_of_every_table_column_and_view(database: Datab
         }
         for column in table.columns:
             assert str(column.comment) in lines[column.name], (
-                f"{table}.{column.name}: another comment in tables.py"
+                f"{table}.{column.name}: another comment in app/tables"
             )
         assert str(table.comment) in sections[table.name]
 
