@@ -60,7 +60,7 @@ serve: $(SERVING) ## Migrate the database, then serve on HOST:PORT (127.0.0.1:80
 	@exec $(BIN)/gunicorn -b $(HOST):$(PORT) asgi:app
 
 test: $(DEVELOPING) ## Run all tests, on SQLite and on PostgreSQL (ARGS="-k fence -x")
-	@$(BIN)/pytest --timeout 120 --numprocesses 3 --dist worksteal $(ARGS)
+	@$(BIN)/pytest --timeout 120 --numprocesses 4 --dist worksteal $(ARGS)
 
 # Outside the locked requirements: torch from PyPI is a CUDA build of several GB. Name another one with TORCH=.
 TORCH ?= torch==2.13.0

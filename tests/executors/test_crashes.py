@@ -54,6 +54,11 @@ def enqueue(database: Database, acts: list[str | None], chunk_items: int) -> str
     return job_id
 
 
+@pytest.mark.parametrize(  # what becomes of a worker of Dask is the same over any database
+    ("database_url", "lab"),
+    [("sqlite", "process"), ("postgres", "process"), ("sqlite", "dask")],
+    indirect=True,
+)
 @pytest.mark.parametrize(("act", "code"), [("segfault", "runner_crashed"), ("hang", "timed_out")])
 def test_the_guilty_item_is_found_and_its_neighbours_succeed(
     workshop: Workshop, lab: Lab, act: str, code: str

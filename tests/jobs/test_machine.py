@@ -34,7 +34,7 @@ from tests.jobs.queue_model import CANCELED, ERRORED, PREDICTED, TERMINAL, JobMo
 LEASE_SECONDS = 60.0
 MAX_ATTEMPTS = 2
 RUNNERS = [new_id() for _ in range(3)]
-N_EXAMPLES = {"sqlite": (60, 30), "postgres": (30, 25)}
+N_EXAMPLES = {"sqlite": (45, 30), "postgres": (22, 25)}
 DRAIN_STEPS = 500
 
 runners = st.sampled_from(RUNNERS)

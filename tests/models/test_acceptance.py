@@ -139,7 +139,7 @@ def canonical(value: Any) -> Any:
     return type(value), value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_items_are_loaded_or_refused_as_by_marshmallow(case: tuple[Schema, list[Any]]) -> None:
     schema, items = case
@@ -158,7 +158,7 @@ def test_items_are_loaded_or_refused_as_by_marshmallow(case: tuple[Schema, list[
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_what_is_accepted_at_once_is_accepted_alone_too(case: tuple[Schema, list[Any]]) -> None:
     schema, items = case

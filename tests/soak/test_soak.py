@@ -10,7 +10,7 @@ from sqlalchemy import URL
 from tests.outage.postgres import own_postgres
 from tests.soak.soak import soak
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "15"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
 
 
 @pytest.mark.timeout(SECONDS + 150)
