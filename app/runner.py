@@ -50,6 +50,8 @@ AWAY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 CLAIMS_PER_SLOT, MOST_CLAIMS_PER_SLOT = 2, 8
 """One chunk in the model and one waiting, so that it never idles while the loop commits; more of short ones."""
+PROGRESS_STEP = 0.05
+"""Of a training, what is worth a line in its job's story."""
 LINGER_SECONDS = 0.2
 """How long results may gather while the models have work ahead. A commit and a claim take the loop some 5 ms, whether
 for one chunk or for ten, and ask a model in pure Python for the GIL at each of their statements."""
@@ -371,6 +373,16 @@ class Runner:
                 presence.confess(session, self.id, self.trouble)
             self.stop()
 
+    def _tell_progress(self) -> None:
+        """Writes into the stories of jobs how far their trainings are, a step at a time."""
+        for future, claim in self._running.items():
+            stopwatch = self._stopwatches[future]
+            if future.done() or stopwatch.progress - stopwatch.told_progress < PROGRESS_STEP:
+                continue
+            share = stopwatch.told_progress = stopwatch.progress
+            with self._database.writing() as session:
+                queue.tell_progress(session, claim, share, runner_id=self.id)
+
     def _give_back(self) -> None:
         """Releases what this runner claimed and will not run; of what it may have claimed, what it really did."""
         if not self._unwanted:
@@ -400,6 +412,7 @@ class Runner:
         """Commits what is done, gives back what will not be run, and lets go of what hangs."""
         self._commit()
         self._give_back()
+        self._tell_progress()
         self._leave_hung_chunks()
         return HEARTBEAT_SECONDS
 

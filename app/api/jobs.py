@@ -217,24 +217,26 @@ def _read(job_id: str) -> dict[str, Any]:
 def _describe(session: Session, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """What `JobSchema` writes of each."""
     now = history.database_time(session)
-    trainings = [job.id for job in jobs if job.kind == JobKind.TRAIN and job.status == JobState.SUCCEEDED]
-    versions = versions_of_jobs(session, trainings) if trainings else {}
-    return [_described(job, now) | {"trained": versions.get(job.id)} for job in jobs]
+    trained = [job.id for job in jobs if job.kind == JobKind.TRAIN and job.status == JobState.SUCCEEDED]
+    training = [job.id for job in jobs if job.kind == JobKind.TRAIN and job.status == JobState.RUNNING]
+    versions = versions_of_jobs(session, trained) if trained else {}
+    shares = history.training_progress(session, training) if training else {}
+    return [_described(job, now, shares.get(job.id, 0.0)) | {"trained": versions.get(job.id)} for job in jobs]
 
 
-def _described(job: Job, now: datetime) -> dict[str, Any]:
-    """The row, and what follows from it at `now`, the database's time."""
-    n_ended = job.n_succeeded + job.n_errored + job.n_canceled
+def _described(job: Job, now: datetime, share: float) -> dict[str, Any]:
+    """The row, and what follows from it at `now`, the database's time; of a training, its own word on its `share`."""
+    progress = (job.n_succeeded + job.n_errored + job.n_canceled) / job.n_items or share
     eta_seconds = None
-    if job.status == JobState.RUNNING and job.started_at is not None and n_ended:
+    if job.status == JobState.RUNNING and job.started_at is not None and progress:
         elapsed = (now - job.started_at).total_seconds()
-        eta_seconds = round(elapsed / n_ended * (job.n_items - n_ended), 1)
+        eta_seconds = round(elapsed / progress * (1 - progress), 1)
     described = {column.key: getattr(job, column.key) for column in Job.__table__.columns}
     return {
         **described,
         "manifest_url": manifest_url(job),
         "counts": job,
         "done": job.status in TERMINAL_JOB_STATES,
-        "progress": round(n_ended / job.n_items, 4),
+        "progress": round(progress, 4),
         "eta_seconds": eta_seconds,
     }

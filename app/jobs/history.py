@@ -16,6 +16,7 @@ from app.data.chunks import MISSING, part, unpack
 from app.db import Database
 from app.errors import Conflict, Gone, NotFound
 from app.jobs import presence
+from app.jobs.ledger import PROGRESS
 from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, JobKind, Output, Schedule
 
 ListedRow = TypeVar("ListedRow", Input, Job, Schedule)
@@ -106,6 +107,17 @@ def story(session: Session, job_id: str) -> list[dict[str, Any]]:
         }
         for event in told
     ]
+
+
+def training_progress(session: Session, job_ids: Sequence[str]) -> dict[str, float]:
+    """How far the trainings among these jobs said last that they are; nothing of those that have not said."""
+    last = (
+        select(func.max(JobEvent.id))
+        .where(JobEvent.job_id.in_(job_ids), JobEvent.event == PROGRESS)
+        .group_by(JobEvent.job_id)
+    )
+    told = session.execute(select(JobEvent.job_id, JobEvent.detail).where(JobEvent.id.in_(last)))
+    return {job_id: float(detail or 0) for job_id, detail in told}
 
 
 def require_kept(job: Job) -> None:

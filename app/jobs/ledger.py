@@ -10,6 +10,8 @@ from app.jobs.claims import Done, Failed, Trained
 from app.jobs.states import PRIORITY_STEP_SECONDS
 from app.tables import TERMINAL_JOB_STATES, JobKind, JobState
 
+PROGRESS = "progress"
+"""The event of a training that tells how far it is."""
 UNSYNCHRONIZED = {"synchronize_session": False}
 """Sessions of the queue hold no objects that an UPDATE could make stale."""
 

@@ -23,7 +23,7 @@ from app.data.extents import Extent
 from app.jobs import statements, trained
 from app.jobs.claims import Claim, Done, Failed, Source, Trained
 from app.jobs.control import cancel_leftovers, give_up
-from app.jobs.ledger import UNSYNCHRONIZED, count, tell
+from app.jobs.ledger import PROGRESS, UNSYNCHRONIZED, count, tell
 from app.jobs.states import version_of
 from app.tables import Chunk, ChunkState, JobKind
 
@@ -107,6 +107,12 @@ def remember(session: Session, results: Iterable[Done | Trained | Failed]) -> No
             news[version_of(result.claim.queue)] |= result.new
     for version, predictions in sorted(news.items()):
         store(session, *version, predictions)
+
+
+def tell_progress(session: Session, claim: Claim, share: float, *, runner_id: str) -> None:
+    """Adds how far a training is to its job's story, if the claim still holds."""
+    if hold(session, [claim]):
+        tell(session, [claim.job_id], PROGRESS, runner_id=runner_id, detail=f"{share:.2f}")
 
 
 def hold(session: Session, claims: Collection[Claim]) -> list[tuple[int, int]]:

@@ -67,8 +67,9 @@ class Model(Protocol):
         Called by a job of kind `train`, on an instance of its own that was not loaded, with all items of the job's
         input: loaded by the nested schema `TrainItem` if there is one, else by `Item`. One item that it refuses ends
         the training. `artifact` is a path where nothing is yet: write a file there, or make it a folder; `load` of the
-        new version gets the same. `options` are the job's, so name those you take, as for `load`. Metrics are a dict
-        of JSON values, to compare versions by.
+        new version gets the same. `options` are the job's, so name those you take, as for `load`. A parameter named
+        `progress` is given a function, to call with the share that is done, 0 to 1. Metrics are a dict of JSON values,
+        to compare versions by.
 
         A version that is declared without an artifact has nothing to load: it is "untrained", and never predicts.
         """

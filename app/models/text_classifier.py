@@ -1,6 +1,7 @@
 """A text classifier that is trained by job: it learns which pieces of words speak for which label."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class TextClassifier:
         features: str = "characters",
         test_share: float = 0.25,
         seed: int = 0,
+        progress: Callable[[float], None] = lambda _share: None,
     ) -> dict[str, Any]:
         """Learns from a part of the items, and measures on the others, `test_share` of each label, drawn by `seed`.
 
@@ -69,11 +71,13 @@ class TextClassifier:
         learned, held_out, learned_labels, true_labels = train_test_split(
             texts, labels, test_size=test_share, random_state=seed, stratify=labels
         )
+        vectorizer = TfidfVectorizer(sublinear_tf=True, **FEATURES[features])
+        vectors = vectorizer.fit_transform(learned)
+        progress(0.2)
         pipeline = make_pipeline(
-            TfidfVectorizer(sublinear_tf=True, **FEATURES[features]),
-            LogisticRegression(C=10.0, max_iter=1000),
+            vectorizer, LogisticRegression(C=10.0, max_iter=1000).fit(vectors, learned_labels)
         )
-        pipeline.fit(learned, learned_labels)
+        progress(0.9)
         skops.io.dump(pipeline, artifact)
         names = sorted(set(labels))
         predicted = pipeline.predict(held_out)

@@ -1,7 +1,7 @@
 """Training: what a model class with `train` is asked for, and what it gives."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from app.errors import FieldError, Invalid, ModelFailed, Unavailable
 from app.models import JsonObject, Model, contract, schemas
 from app.models.served import RETRY_AFTER_SECONDS, ServedModel, failure, named
 
-GIVEN = ("items", "artifact")
-"""What `train` gets besides its options."""
+GIVEN = ("items", "artifact", "progress")
+"""What `train` gets besides its options; the last if it asks for it."""
+Report = Callable[[float], None]
 
 
 def require_trainable(served: ServedModel, options: Mapping[str, Any]) -> None:
@@ -28,7 +29,7 @@ def require_trainable(served: ServedModel, options: Mapping[str, Any]) -> None:
             raise _wrong(f"/options/{name}", f"train gets {name} anyway: take it out of options")
     signature = inspect.signature(method)
     try:
-        signature.bind(None, [], Path(), **options)
+        signature.bind(None, [], Path(), **options, **_reporting(method, _nowhere))
     except TypeError as error:
         raise _wrong("/options", f"{served}: train{signature} cannot be called with them: {error}") from None
 
@@ -45,20 +46,34 @@ def validate(served: ServedModel, items: Sequence[object]) -> tuple[list[JsonObj
 
 
 def train(
-    served: ServedModel, items: list[JsonObject], artifact: Path, options: Mapping[str, Any]
+    served: ServedModel,
+    items: list[JsonObject],
+    artifact: Path,
+    options: Mapping[str, Any],
+    report: Report | None = None,
 ) -> JsonObject:
     """Trains a new instance of the class, which writes `artifact`; its metrics.
 
-    `items` are as `validate` loaded them. `ModelFailed` if it raises, or returns what are no metrics.
+    A `train` with a parameter `progress` is given a function to call with the share that is done, from 0 to 1, which
+    `report` is told. `items` are as `validate` loaded them. `ModelFailed` if it raises, or returns what are no metrics.
     """
     try:
-        metrics = _class_of(served)().train(items, artifact, **options)
+        model = _class_of(served)()
+        metrics = model.train(items, artifact, **options, **_reporting(model.train, report or _nowhere))
     # sys.exit() in a model must not end a worker: it fails this call like any other exception.
     except (Exception, SystemExit) as error:
         raise failure(f"{served} raised {named(error)} in train", error) from error
     if not isinstance(metrics, Mapping):
         raise ModelFailed(f"{served}: train returned a {type(metrics).__name__}, not a dict of metrics")
     return dict(metrics)
+
+
+def _reporting(method: Callable[..., Any], report: Report) -> dict[str, Report]:
+    return {"progress": report} if "progress" in inspect.signature(method).parameters else {}
+
+
+def _nowhere(_share: float) -> None:
+    """Where nobody asks how far it is: in a child process, on a Dask worker."""
 
 
 def _class_of(served: ServedModel) -> type[Model]:

@@ -32,5 +32,5 @@ def perform(
 ) -> TaskAnswer:
     """Runs a claimed chunk; raises what its task raises."""
     if claim.kind is JobKind.TRAIN:
-        return train_chunk(served, claim.payload, claim.options, means.max_artifact_bytes)
+        return train_chunk(served, claim.payload, claim.options, means.max_artifact_bytes, stopwatch)
     return answer_chunk(served, claim, means.storage, stopwatch)

@@ -36,10 +36,19 @@ class ChunkAnswer:
 
 
 class Stopwatch:
-    """Tells, to any thread, for how long a chunk has been in its model. Waiting for the model's slot does not count."""
+    """Tells, to any thread, for how long a chunk has been in its model. Waiting for the model's slot does not count.
+
+    Of a training it tells how far that says it is.
+    """
 
     def __init__(self) -> None:
         self._entered_at: float | None = None
+        self.progress = self.told_progress = 0.0
+
+    def report(self, share: float) -> None:
+        """Takes what a training says of itself; what is no number of 0 to 1 is not taken."""
+        if 0 <= share <= 1:
+            self.progress = float(share)
 
     @property
     def seconds(self) -> float:

@@ -12,7 +12,7 @@ from app.models import JsonObject, training
 from app.models.packing import PackedArtifact, pack
 from app.models.schemas import Refusals
 from app.models.served import ServedModel
-from app.tasks.predict import raise_if_transient, sentence
+from app.tasks.predict import Stopwatch, raise_if_transient, sentence
 
 SHOWN_REFUSALS = 5
 
@@ -26,20 +26,25 @@ class TrainingAnswer:
 
 
 def train_chunk(
-    served: ServedModel, payload: bytes, options: Mapping[str, Any], max_artifact_bytes: int
+    served: ServedModel,
+    payload: bytes,
+    options: Mapping[str, Any],
+    max_artifact_bytes: int,
+    stopwatch: Stopwatch | None = None,
 ) -> TrainingAnswer:
     """Trains the model's class on all items.
 
     `Invalid` if its schema refuses any of them: a model that was trained on the rest would be wrong, and nobody would
     see it. Raises what `predict_chunk` raises if the class does; `ArtifactError` if it wrote none that can be kept.
     """
+    report = None if stopwatch is None else stopwatch.report
     loaded, refused = training.validate(served, exact.loads(payload))
     if refused:
         raise Invalid(_told(served, refused, len(loaded) + len(refused)))
     with tempfile.TemporaryDirectory(prefix="twofold-train-") as folder:
         artifact = Path(folder) / "artifact"
         try:
-            metrics = training.train(served, loaded, artifact, options)
+            metrics = training.train(served, loaded, artifact, options, report)
         except ModelFailed as error:
             raise_if_transient(error)
             raise

@@ -73,6 +73,23 @@ def test_a_train_job_is_a_job_and_names_the_version_that_it_made(client: Client,
         refused(client.get(f"/v1/jobs/{job['id']}/{path}"), 409, "is a training")
 
 
+def test_a_training_is_as_far_as_it_says(client: Client, runner: Runner, tmp_path: Path) -> None:
+    (tmp_path / "hold").touch()
+    made = make_job(client, "pupil", kind="train", data=LABELED, options={"hold": str(tmp_path / "hold")})
+    path = f"/v1/jobs/{made['id']}"
+
+    wait_until(lambda: client.get(path).json["progress"] == 0.5, "the training to be half-way")
+    assert client.get(path).json["eta_seconds"] is not None
+    (tmp_path / "hold").unlink()
+    job = client.get(f"{path}?wait=30").json
+
+    assert (job["status"], job["progress"]) == ("succeeded", 1.0)
+    told = [
+        event["detail"] for event in client.get(f"{path}/events").json["data"] if event["event"] == "progress"
+    ]
+    assert told == ["0.50"]
+
+
 def test_a_training_that_fails_says_why_in_the_job(client: Client, runner: Runner) -> None:
     wrong = train(client, data=[*LABELED, {"text": "i"}])
     assert (wrong["status"], wrong["trained"]) == ("failed", None)

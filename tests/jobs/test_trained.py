@@ -1,6 +1,7 @@
 """Train jobs in the queue: one chunk over the whole input, and exactly one version of each that succeeds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -8,7 +9,9 @@ import pytest
 
 from app.db import Database
 from app.errors import Conflict, Gone, NotFound
+from app.jobs import history, queue
 from app.jobs.claims import TRANSIENT, Broken, Claim, Failed, Trained
+from app.jobs.ids import new_id
 from app.models.packing import PackedArtifact
 from app.tables import JobKind
 from app.versions import trained
@@ -94,6 +97,19 @@ def test_a_stale_runner_makes_no_version(workshop: Workshop, enqueue: Callable[.
     assert workshop.select_all("SELECT version FROM model_versions") == [{"version": "t1"}]
     assert workshop.job(job_id)["status"] == "succeeded"
     workshop.check_books()
+
+
+def test_a_training_tells_how_far_it_is_for_as_long_as_it_is_held(
+    workshop: Workshop, enqueue: Callable[..., str], database: Database
+) -> None:
+    job_id = enqueue()
+    claim = take(workshop)
+    for held, share in ((claim, 0.25), (claim, 0.5), (replace(claim, epoch=claim.epoch - 1), 0.75)):
+        with database.writing() as session:
+            queue.tell_progress(session, held, share, runner_id=new_id())
+
+    with database.reading() as session:
+        assert history.training_progress(session, [job_id, enqueue()]) == {job_id: 0.5}
 
 
 @pytest.mark.parametrize("code", ["runner_crashed", TRANSIENT])

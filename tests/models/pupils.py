@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,19 @@ class Pupil:
         self.guess = orjson.loads(artifact.read_bytes())["guess"]
 
     def train(
-        self, items: Items, artifact: Path, *, act: str = "", hold: str = "", seed: int = 0
+        self,
+        items: Items,
+        artifact: Path,
+        *,
+        progress: Callable[[float], None],
+        act: str = "",
+        hold: str = "",
+        seed: int = 0,
     ) -> JsonObject:
-        """`act` is what it does besides; while there is a file `hold`, it has begun, and does not return."""
+        """`act` is what it does besides; while there is a file `hold`, it is half-way, and does not return."""
         do(act)
+        if hold:
+            progress(0.5)
         while hold and Path(hold).exists():
             Path(hold).with_name("begun").touch()
             threading.Event().wait(0.02)

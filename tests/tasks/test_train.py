@@ -1,7 +1,7 @@
 """The train task: an artifact and metrics, or one reason why there are none."""
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import pytest
 
 from app.data import pack
 from app.errors import Invalid, ModelFailed
+from app.models import JsonObject
 from app.models.artifacts import ArtifactError, digest
 from app.models.packing import unpack
-from app.tasks.predict import TransientFailure
+from app.models.training import require_trainable
+from app.tasks.predict import Stopwatch, TransientFailure
 from app.tasks.train import TrainingAnswer, train_chunk
 from tests.models.pupils import Boastful, Folders, Pupil, Silent
 from tests.models.specimens import served
@@ -88,3 +90,32 @@ def test_metrics_must_be_a_dict_of_json() -> None:
     with pytest.raises(ModelFailed, match="metrics that are not JSON"):
         run(Boastful, metrics="strange")
     assert run(Boastful, metrics="nan").metrics == {"loss": None}
+
+
+class Careful(Pupil):
+    """Says how far it is, and what is no share of anything."""
+
+    def train(
+        self, items: Sequence[JsonObject], artifact: Path, progress: Callable[[float], None]
+    ) -> JsonObject:
+        for share in (0.25, -1, 7, float("nan"), 0.75):
+            progress(share)
+        artifact.touch()
+        return {}
+
+
+def test_a_training_may_say_how_far_it_is() -> None:
+    stopwatch = Stopwatch()
+
+    train_chunk(served(Careful), pack(map(orjson.dumps, LABELED)), {}, 1000, stopwatch)
+
+    assert stopwatch.progress == 0.75
+
+
+def test_progress_goes_nowhere_where_nobody_asks() -> None:
+    assert run(Careful).metrics == {}
+
+
+def test_progress_is_no_option() -> None:
+    with pytest.raises(Invalid, match="/options/progress: train gets progress anyway"):
+        require_trainable(served(Careful), {"progress": 1})
