@@ -17,7 +17,7 @@ from app.models.packing import unpack
 from app.models.training import require_trainable
 from app.tasks.predict import Stopwatch, TransientFailure
 from app.tasks.train import TrainingAnswer, train_chunk
-from tests.models.pupils import Boastful, Folders, Pupil, Silent
+from tests.models.pupils import Boastful, Folders, Items, Pupil, Silent
 from tests.models.specimens import served
 
 LABELED = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}, {"text": "c", "label": "y"}]
@@ -96,7 +96,7 @@ class Careful(Pupil):
     """Says how far it is, and what is no share of anything."""
 
     def train(
-        self, items: Sequence[JsonObject], artifact: Path, progress: Callable[[float], None]
+        self, items: Items, artifact: Path, *, progress: Callable[[float], None], **_: Any
     ) -> JsonObject:
         for share in (0.25, -1, 7, float("nan"), 0.75):
             progress(share)
