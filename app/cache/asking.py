@@ -67,6 +67,11 @@ class OnlineCache:
         if predictions and not self._is_away() and self._room.acquire(blocking=False):
             self._storer.submit(self._store, served.declaration, predictions)
 
+    def close(self) -> None:
+        """Stores what waits, and takes no more: before its database is disposed of."""
+        self._lookers.shutdown()
+        self._storer.shutdown()
+
     def _store(self, declared: Declaration, predictions: Mapping[str, bytes]) -> None:
         try:
             with self._database.writing() as session:

@@ -129,6 +129,7 @@ def make_app(database_url: URL, lane: str, tmp_path: Path) -> Iterator[MakeApp]:
     for app in made:
         for served in services_of(app).registry.models():
             served.wait_ready(30)
+        services_of(app).cache.close()
         services_of(app).database.dispose()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
