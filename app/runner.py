@@ -410,8 +410,9 @@ class Runner:
 
     def _keep(self) -> float:
         """Commits what is done, gives back what will not be run, and lets go of what hangs."""
-        self._commit()
+        # First, for after a COMMIT that was rolled back a new claim of the same chunk has the same epoch.
         self._give_back()
+        self._commit()
         self._tell_progress()
         self._leave_hung_chunks()
         return HEARTBEAT_SECONDS

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+import psycopg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError
 
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench, Items, Stage, StepExecutor
@@ -175,4 +177,29 @@ def test_a_model_runs_as_many_chunks_at_once_as_it_declares(
 
     with bench.running(runner):
         assert wait_for_job(job_id)["status"] == "succeeded"
+    workshop.check_books()
+
+
+def test_what_is_claimed_again_after_a_commit_that_failed_is_not_given_back(
+    workshop: Workshop, bench: Bench
+) -> None:
+    job_id = workshop.enqueue(n_items=4, window=2)
+    runner = bench.make()
+    runner.tick()
+    bench.executor.run()
+
+    def break_off(connection: Connection) -> None:
+        raise OperationalError("COMMIT", {}, psycopg.OperationalError("server closed the connection"))
+
+    event.listen(bench.database.engine, "commit", break_off)
+    with pytest.raises(OperationalError):
+        runner.tick()
+    event.remove(bench.database.engine, "commit", break_off)
+    runner.tick()
+
+    running = workshop.select_all("SELECT epoch FROM chunks WHERE status = 'running'")
+    assert len(running) == len(bench.executor.waiting) == 2
+    bench.executor.run()
+    runner.tick()
+    assert workshop.job(job_id)["status"] == "succeeded"
     workshop.check_books()
