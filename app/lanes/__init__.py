@@ -20,6 +20,15 @@ from app.models.served import ServedModel
 
 ARTICLE_PATH = "/prediction/online"
 BEFORE_MODEL, BEFORE_VERSION, AFTER_MODEL = "/v1/models/", "/versions/", "/predict"
+HEADERS = {
+    b"content-length": "content_length",
+    b"content-encoding": "content_encoding",
+    b"content-type": "content_type",
+    b"prefer": "prefer",
+    b"x-request-id": "request_id",
+}
+"""Those that a lane looks at, as HTTP and as `Lane.asked` call them."""
+NO_HEADERS = dict.fromkeys(HEADERS.values(), "")
 
 
 @dataclass(slots=True)  # not frozen: it is made for each request

@@ -8,7 +8,7 @@ answered by the same stages as all others; any other bytes are left to gunicorn,
 
 import re
 
-from app.lanes import Answer, Lane
+from app.lanes import HEADERS, NO_HEADERS, Answer, Lane
 
 END = b"\r\n\r\n"
 MOST_HEAD_BYTES, MOST_HEADS = 2048, 1024
@@ -16,18 +16,11 @@ _HEAD = re.compile(
     rb"POST (/v1/models/[a-z0-9._-]+(?:/versions/[a-z0-9._-]+)?/predict|/prediction/online) HTTP/1\.1\r\n"
     rb"((?:[A-Za-z-]+: [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n)+)\r\n"
 )
-NAMES = {b"content-length": "content_length", b"content-type": "content_type", b"x-request-id": "request_id"}
+TAKEN = frozenset({b"content-length", b"content-type", b"x-request-id"})
 IGNORED = frozenset(
     b"accept accept-encoding accept-language connection host user-agent "
     b"x-forwarded-for x-forwarded-host x-forwarded-proto x-real-ip".split()
 )
-NONE_GIVEN = {
-    "content_length": "",
-    "content_encoding": "",
-    "content_type": "",
-    "prefer": "",
-    "request_id": "",
-}
 
 
 class Express:
@@ -66,10 +59,10 @@ def _read(head: bytes) -> dict[str, str] | None:
     is_plain = (
         len(headers) == len(lines)
         and b"host" in headers
-        and headers.keys() <= NAMES.keys() | IGNORED
+        and headers.keys() <= TAKEN | IGNORED
         and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
     )
     if not is_plain:
         return None
-    looked_at = {NAMES[name]: value.decode() for name, value in headers.items() if name in NAMES}
-    return {**NONE_GIVEN, "method": "POST", "path": parts[1].decode(), **looked_at}
+    looked_at = {HEADERS[name]: value.decode() for name, value in headers.items() if name in TAKEN}
+    return {**NO_HEADERS, "method": "POST", "path": parts[1].decode(), **looked_at}

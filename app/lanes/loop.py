@@ -12,7 +12,7 @@ from flask import Flask
 from app.api.online import OVERDUE, Question
 from app.api.services import EXTENSION, Services
 from app.errors import BadRequest, Overdue
-from app.lanes import Answer, Asked, Lane
+from app.lanes import HEADERS, NO_HEADERS, Answer, Asked, Lane
 from app.lanes.adapter import CUT_SHORT, Message, Receive, Scope, Send, SlowLane
 from app.lanes.express import Express
 from app.models import JsonObject
@@ -22,14 +22,6 @@ MAX_LOOP_BYTES = 256 * 1024
 """Longer bodies are parsed by a thread: on the loop, every other request would wait a millisecond for each of them."""
 WATCH_SECONDS = 0.05
 """How often calls that wait are looked at: so much later than its time may one be given up."""
-NAMES = {
-    b"content-length": "content_length",
-    b"content-encoding": "content_encoding",
-    b"content-type": "content_type",
-    b"prefer": "prefer",
-    b"x-request-id": "request_id",
-}
-NONE_GIVEN = dict.fromkeys(NAMES.values(), "")
 
 
 class LoopLane:
@@ -132,9 +124,9 @@ class Mailbox:
 
 def _headers(scope: Scope) -> dict[str, str]:
     """Those that a lane looks at; of one that is there several times, all values."""
-    headers = NONE_GIVEN.copy()
+    headers = NO_HEADERS.copy()
     for name, value in scope["headers"]:
-        if (key := NAMES.get(name)) is not None:
+        if (key := HEADERS.get(name)) is not None:
             text = value.decode("latin-1")
             headers[key] = f"{headers[key]}, {text}" if headers[key] else text
     return headers
