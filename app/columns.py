@@ -19,6 +19,11 @@ Digest = String(32).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 """128 bits in hex; Postgres keeps them in half the room, as a `uuid`."""
 
 
+def written(time: datetime) -> str:
+    """A time in UTC with a Z and milliseconds (RFC 3339): of fixed width, so that it sorts as it reads."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC time: `timestamptz` on Postgres; on SQLite text of fixed width, so that it sorts as it reads."""
 
@@ -32,7 +37,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
             return value
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return written(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         return datetime.fromisoformat(value) if isinstance(value, str) else value

@@ -2,13 +2,15 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 import orjson
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from app.columns import written
 
 PLAIN_WIDTH = 100_000
 """Where there is no terminal there is no margin: a line of a table is never broken."""
@@ -73,7 +75,7 @@ def _cell(value: object) -> str:
         case bool():
             return "yes" if value else ""
         case datetime():
-            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            return written(value)
         case _:
             words = " ".join(str(value).split())
             return "".join(

@@ -16,7 +16,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.columns import utc_now
+from app.columns import utc_now, written
 from app.data.addresses import Address
 from app.data.objects import Storage, Written
 from app.db import Database
@@ -137,7 +137,7 @@ def write(database: Database, storage: Storage, job_id: str) -> bool:
             "cached": job.n_cached,
         },
         "error": job.error,
-        "finished_at": job.finished_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "finished_at": written(job.finished_at),
         "errors": errors and {"object": errors.name, "n_bytes": errors.n_bytes, "sha256": errors.sha256},
         "parts": [dict(part._mapping) for part in parts],
     }
@@ -157,14 +157,14 @@ def _write_errors(database: Database, storage: Storage, address: Address, job_id
 
 def _note(session: Session, job: Job) -> None:
     """Notes that the manifest of this end was written; if it took the place of a later one, that is due again."""
-    written = session.scalar(
+    noted = session.scalar(
         update(Job)
         .where(Job.id == job.id, Job.finished_at == job.finished_at, Job.manifest_at.is_(None))
         .values(manifest_at=utc_now())
         .returning(Job.id),
         execution_options=UNSYNCHRONIZED,
     )
-    if written is not None:
+    if noted is not None:
         tell(session, [job.id], "manifest_written", detail=f"{job.output_url}/{MANIFEST}")
     session.execute(
         update(Job)

@@ -6,6 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
+from app.columns import written
 from app.jobs.ids import is_id
 from app.models.declarations import NAME
 
@@ -37,9 +38,7 @@ class Timestamp(fields.AwareDateTime):
         return super()._deserialize(value, attr, data, **options)
 
     def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **options: Any) -> str | None:
-        if value is None:
-            return None
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return None if value is None else written(value)
 
 
 def check_id(text: str) -> None:
