@@ -5,7 +5,7 @@ Layers below HTTP raise these; `app.api.problems` renders them as RFC 9457 probl
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +134,11 @@ class Overdue(ServingError):
 
 class ConfigurationError(Exception):
     """A setting or `models.toml` is wrong, so the process does not start; one line says what to change."""
+
+
+E = TypeVar("E", bound=ServingError)
+
+
+def refused(error: type[E], pointer: str, detail: str) -> E:
+    """An error about one place, which both its message and its `errors` name."""
+    return error(f"{pointer}: {detail}" if pointer else detail, errors=[FieldError(pointer, detail)])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import ConfigurationError, FieldError, Forbidden, Invalid
+from app.errors import ConfigurationError, FieldError, Forbidden, Invalid, refused
 
 PROTOCOLS = ("s3", "gs", "file")
 MAX_CHARACTERS = 2048
@@ -44,20 +44,20 @@ def address_of(url: str, pointer: str = "/url") -> Address:
     protocol, separator, rest = url.partition("://")
     if protocol not in PROTOCOLS or not separator:
         known = ", ".join(f"{each}://" for each in PROTOCOLS)
-        raise _refused(pointer, f"must begin with one of {known}")
+        raise refused(Invalid, pointer, f"must begin with one of {known}")
     if len(url) > MAX_CHARACTERS:
-        raise _refused(pointer, f"is longer than {MAX_CHARACTERS} characters")
+        raise refused(Invalid, pointer, f"is longer than {MAX_CHARACTERS} characters")
     if special := _SPECIAL.search(url):
-        raise _refused(pointer, f"holds {special[0]!r}: give the plain name of one object")
+        raise refused(Invalid, pointer, f"holds {special[0]!r}: give the plain name of one object")
     if protocol == "file":
         if not rest.startswith("/"):
-            raise _refused(pointer, "must name a file of the service's machine: file:///…")
+            raise refused(Invalid, pointer, "must name a file of the service's machine: file:///…")
         rest = rest[1:]
     steps = tuple(rest.removesuffix("/").split("/"))
     if {"", ".", ".."}.intersection(steps):
-        raise _refused(pointer, "has a step that is empty, `.` or `..`")
+        raise refused(Invalid, pointer, "has a step that is empty, `.` or `..`")
     if protocol != "file" and not _BUCKET.fullmatch(steps[0]):
-        raise _refused(pointer, f"names no bucket: {steps[0]!r}")
+        raise refused(Invalid, pointer, f"names no bucket: {steps[0]!r}")
     return Address(protocol, steps)
 
 
@@ -90,7 +90,3 @@ def _is_inside(address: Address, folder: Address) -> bool:
     if address.protocol != "file":
         return True
     return Path(os.path.realpath(address.path)).is_relative_to(os.path.realpath(folder.path))
-
-
-def _refused(pointer: str, detail: str) -> Invalid:
-    return Invalid(f"{pointer}: {detail}", errors=[FieldError(pointer, detail)])

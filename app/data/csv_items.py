@@ -8,9 +8,9 @@ from itertools import chain
 import orjson
 
 from app.data.chunks import Limits
-from app.data.items import item_too_large, refused
+from app.data.items import item_too_large
 from app.data.lines import whole_lines
-from app.errors import BadRequest, Invalid, ServingError, TooLarge
+from app.errors import BadRequest, Invalid, ServingError, TooLarge, refused
 
 # The csv module's own limit, one for the process, is 128 KiB per cell. Items have a limit of ours.
 csv.field_size_limit(2**31 - 1)

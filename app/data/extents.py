@@ -13,11 +13,11 @@ from itertools import chain
 from app.data.chunks import SEPARATOR, Limits, pack
 from app.data.csv_items import CsvItems
 from app.data.formats import Format
-from app.data.items import BOM, WHITE_SPACE, refused
+from app.data.items import BOM, WHITE_SPACE
 from app.data.lines import checked_blocks, items_of
 from app.data.reading import no_items
 from app.data.transfer import regrouped
-from app.errors import FieldError, Invalid, TooLarge
+from app.errors import Invalid, TooLarge, refused
 
 FORMATS = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV}
 """Formats that are read in place, by how names end."""
@@ -72,7 +72,7 @@ def format_of_name(name: str, given: str | None) -> Format:
         return Format(given)
     else:
         detail = f"{given} cannot be read in place, in parts: {_INSTEAD}"
-    raise Invalid(f"/format: {detail}", errors=[FieldError("/format", detail)])
+    raise refused(Invalid, "/format", detail)
 
 
 def find_extents(blocks: Iterable[bytes], format: Format, limits: Limits) -> Iterator[Extent]:

@@ -5,7 +5,7 @@ import re
 import orjson
 
 from app.data.chunks import Limits
-from app.errors import BadRequest, FieldError, Invalid, ServingError, TooLarge
+from app.errors import BadRequest, Invalid, ServingError, TooLarge, refused
 
 WHITE_SPACE = b" \t\r\n"
 BOM = b"\xef\xbb\xbf"
@@ -53,11 +53,6 @@ def object_end(data: bytes, start: int, max_depth: int) -> int:
             if depth > max_depth:
                 return TOO_DEEP
     return UNFINISHED
-
-
-def refused(error: type[ServingError], pointer: str, detail: str) -> ServingError:
-    """An error about one place, which both its message and its `errors` name."""
-    return error(f"{pointer}: {detail}" if pointer else detail, errors=[FieldError(pointer, detail)])
 
 
 def item_refused(item: bytes, pointer: str, start: int, whole: str) -> ServingError:

@@ -20,9 +20,8 @@ from app.data.items import (
     item_too_large,
     kind_of,
     object_end,
-    refused,
 )
-from app.errors import BadRequest, Invalid, ServingError
+from app.errors import BadRequest, Invalid, ServingError, refused
 
 _SHAPE = 'the body must be a JSON object of the form {"data": [item, …]}'
 _MAX_KEY_BYTES = 1000

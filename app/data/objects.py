@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from app.data.addresses import Address, address_of, folders_of, require_allowed
-from app.errors import Conflict, FieldError, Invalid, ServingError, TooLarge, Unavailable
+from app.errors import Conflict, FieldError, Invalid, ServingError, TooLarge, Unavailable, refused
 
 log = structlog.get_logger(__name__)
 
@@ -157,7 +157,7 @@ class Storage:
             detail = (
                 f"{address.protocol}:// has no presigned uploads here, {known} has: write the object yourself"
             )
-            raise Invalid(f"{pointer}: {detail}", errors=[FieldError(pointer, detail)])
+            raise refused(Invalid, pointer, detail)
         with self._using(address) as (files, path):
             return str(files.url(path, expires=seconds, client_method="put_object", **_ended(address)))
 

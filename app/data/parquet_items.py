@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from app.data import exact
 from app.data.chunks import Limits
-from app.data.items import item_too_large, refused
-from app.errors import BadRequest, Invalid, ServingError, TooLarge
+from app.data.items import item_too_large
+from app.errors import BadRequest, Invalid, ServingError, TooLarge, refused
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 8 << 20

@@ -13,7 +13,7 @@ from sqlalchemy import Integer, Text, cast, delete, exists, func, insert, litera
 from sqlalchemy.orm import Session
 
 from app.columns import Id, utc_now
-from app.errors import FieldError, Invalid, NotFound
+from app.errors import Invalid, NotFound, refused
 from app.jobs import control
 from app.jobs.history import database_time, page
 from app.jobs.ids import new_id
@@ -195,11 +195,11 @@ def next_fire(cron: str, time_zone: str, after: datetime) -> datetime:
 
 def _wrong_zone(time_zone: str) -> Invalid:
     detail = f"there is no time zone {time_zone!r}: use an IANA name such as Europe/Berlin, or UTC"
-    return Invalid(f"/time_zone: {detail}", errors=[FieldError("/time_zone", detail)])
+    return refused(Invalid, "/time_zone", detail)
 
 
 def _wrong_cron(detail: str) -> Invalid:
-    return Invalid(f"/cron: {detail}", errors=[FieldError("/cron", detail)])
+    return refused(Invalid, "/cron", detail)
 
 
 def _set_next(session: Session, schedule_id: str, following: datetime | None) -> None:

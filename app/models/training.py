@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.errors import FieldError, Invalid, ModelFailed, Unavailable
+from app.errors import Invalid, ModelFailed, Unavailable, refused
 from app.models import JsonObject, Model, contract, schemas
 from app.models.served import RETRY_AFTER_SECONDS, ServedModel, failure, named
 
@@ -22,16 +22,20 @@ def require_trainable(served: ServedModel, options: Mapping[str, Any]) -> None:
     model_class = _class_of(served)
     if not served.is_trainable:
         path = served.declaration.class_path
-        raise _wrong("/kind", f"{served} cannot be trained: {path} has no train(self, items, artifact)")
+        raise refused(
+            Invalid, "/kind", f"{served} cannot be trained: {path} has no train(self, items, artifact)"
+        )
     method = model_class.train
     for name in options:
         if name in GIVEN:
-            raise _wrong(f"/options/{name}", f"train gets {name} anyway: take it out of options")
+            raise refused(Invalid, f"/options/{name}", f"train gets {name} anyway: take it out of options")
     signature = inspect.signature(method)
     try:
         signature.bind(None, [], Path(), **options, **_reporting(method, _nowhere))
     except TypeError as error:
-        raise _wrong("/options", f"{served}: train{signature} cannot be called with them: {error}") from None
+        raise refused(
+            Invalid, "/options", f"{served}: train{signature} cannot be called with them: {error}"
+        ) from None
 
 
 def validate(served: ServedModel, items: Sequence[object]) -> tuple[list[JsonObject], schemas.Refusals]:
@@ -84,7 +88,3 @@ def _class_of(served: ServedModel) -> type[Model]:
             f"{served} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
         )
     return served.model_class
-
-
-def _wrong(pointer: str, detail: str) -> Invalid:
-    return Invalid(f"{pointer}: {detail}", errors=[FieldError(pointer, detail)])
