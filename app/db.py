@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event, func, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -28,6 +28,10 @@ MOUNTS = Path("/proc/mounts")
 NETWORK_FILE_SYSTEMS = re.compile(
     r"(fuse\.)?(nfs\d?|cifs|smb\w*|9p|sshfs|ceph|glusterfs|lustre|afs|gpfs|beegfs\w*)"
 )
+
+
+UNSYNCHRONIZED = {"synchronize_session": False}
+"""Options of an UPDATE or DELETE: sessions of writing transactions hold no objects that it could make stale."""
 
 
 class Database:
@@ -99,6 +103,12 @@ class Database:
         """Closes this process's connections."""
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
+
+
+def take_turns(session: Session, name: str) -> None:
+    """Lets transactions that give the same name wait for each other; on SQLite, writers do anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def refuse_network_file(url: URL, mounts: str) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.columns import Digest, UtcDateTime, utc_now
 from app.config import DAY_SECONDS
-from app.db import Database
+from app.db import UNSYNCHRONIZED, Database
 from app.models.declarations import Declaration
 from app.tables import CachedPrediction
 
@@ -113,7 +113,7 @@ def _delete(session: Session, version: Version, last: Age) -> int:
     )
     gone = session.scalars(
         delete(_row).where(_row.key.in_(oldest)).returning(_row.key),
-        execution_options={"synchronize_session": False},
+        execution_options=UNSYNCHRONIZED,
     )
     return len(gone.all())
 

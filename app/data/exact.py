@@ -70,9 +70,7 @@ def canonical_objects(values: Sequence[dict[str, Any]]) -> list[bytes]:
     """
     try:
         return dumps_objects(values, _dumps_sorted)
-    except (
-        TypeError
-    ):  # an integer beyond 64 bits: what stands beside it must not change how an object is written
+    except TypeError:  # an integer beyond 64 bits: how it is written must not change those beside it
         return list(map(_canonical, values))
 
 

@@ -7,10 +7,11 @@ from typing import cast
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from app.data.chunks import part, unpack
+from app.data.chunks import MISSING, part, unpack
+from app.db import UNSYNCHRONIZED
 from app.errors import Conflict, Gone, NotFound
 from app.jobs.control import wake
-from app.jobs.ledger import UNSYNCHRONIZED, queue_pending, tell
+from app.jobs.ledger import queue_pending, tell
 from app.jobs.states import queue_of
 from app.tables import (
     TERMINAL_JOB_STATES,
@@ -24,7 +25,6 @@ from app.tables import (
     Output,
 )
 
-MISSING = b"null"
 REOPENED = (ChunkState.FAILED, ChunkState.CANCELED)
 
 

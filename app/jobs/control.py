@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from app.columns import utc_now
 from app.config import MAX_ITEMS
+from app.db import UNSYNCHRONIZED, take_turns
 from app.errors import Conflict, Gone, Invalid, NotFound
 from app.jobs import statements
-from app.jobs.ledger import UNSYNCHRONIZED, tell, tell_finished
+from app.jobs.ledger import tell, tell_finished
 from app.jobs.states import counted, patience_seconds, queue_of
 from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, InputChunk, Job, JobKind, JobState
 
@@ -122,7 +123,7 @@ def find(
     Concurrent requests with one key wait here for each other, so that one of them makes the job. `Invalid` if the
     earlier request was another one.
     """
-    _take_turns(session, f"{owner} {key or job_id}")
+    take_turns(session, f"{owner} {key or job_id}")
     same = Job.id == job_id if key is None else (Job.owner == owner) & (Job.idempotency_key == key)
     made = session.execute(select(Job.id, Job.owner, Job.request_sha256).where(same)).one_or_none()
     if made is None:
@@ -213,16 +214,10 @@ def _require_items(session: Session, input_id: str) -> None:
 
 def _require_unused(session: Session, output_url: str) -> None:
     """`Conflict` if a job writes to this folder already: their manifests would have one name."""
-    _take_turns(session, output_url)
+    take_turns(session, output_url)
     other = session.scalar(select(Job.id).where(Job.output_url == output_url))
     if other is not None:
         raise Conflict(f"job {other} has its outputs in {output_url}: give each job a folder of its own")
-
-
-def _take_turns(session: Session, name: str) -> None:
-    """Lets transactions that give the same name wait for each other; on SQLite, writers do anyway."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def _backlog(session: Session, name: str, owner: str) -> int:

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.data.chunks import ItemChunk
 from app.data.extents import Extent
+from app.db import UNSYNCHRONIZED
 from app.errors import Conflict, NotFound
 from app.jobs import statements
-from app.jobs.ledger import UNSYNCHRONIZED
 from app.tables import Input, Job
 
 

@@ -12,8 +12,6 @@ from app.tables import TERMINAL_JOB_STATES, JobKind, JobState
 
 PROGRESS = "progress"
 """The event of a training that tells how far it is."""
-UNSYNCHRONIZED = {"synchronize_session": False}
-"""Sessions of the queue hold no objects that an UPDATE could make stale."""
 
 
 def count(session: Session, results: Iterable[Done | Trained | Failed]) -> list[tuple[str, str]]:

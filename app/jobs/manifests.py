@@ -19,10 +19,10 @@ from sqlalchemy.orm import Session
 from app.columns import utc_now, written
 from app.data.addresses import Address
 from app.data.objects import Storage, Written
-from app.db import Database
+from app.db import UNSYNCHRONIZED, Database
 from app.errors import ServingError
 from app.jobs.history import error_lines
-from app.jobs.ledger import UNSYNCHRONIZED, tell
+from app.jobs.ledger import tell
 from app.tables import Job, Output
 
 log = structlog.get_logger(__name__)

@@ -8,8 +8,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from app.columns import utc_now
+from app.db import UNSYNCHRONIZED
 from app.errors import Unavailable
-from app.jobs.ledger import UNSYNCHRONIZED
 from app.tables import Runner
 
 

@@ -20,10 +20,11 @@ from sqlalchemy.sql.dml import Update
 from app.cache.rows import store
 from app.data.chunks import part, together
 from app.data.extents import Extent
+from app.db import UNSYNCHRONIZED
 from app.jobs import statements, trained
 from app.jobs.claims import Claim, Done, Failed, Source, Trained
 from app.jobs.control import cancel_leftovers, give_up
-from app.jobs.ledger import PROGRESS, UNSYNCHRONIZED, count, tell
+from app.jobs.ledger import PROGRESS, count, tell
 from app.jobs.states import version_of
 from app.tables import Chunk, ChunkState, JobKind
 

@@ -10,10 +10,11 @@ from sqlalchemy import insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from app.columns import utc_now
+from app.db import UNSYNCHRONIZED
 from app.jobs import presence
 from app.jobs.claims import Broken, Claim, Done, Failed, ItemFailure
 from app.jobs.control import cancel_leftovers
-from app.jobs.ledger import UNSYNCHRONIZED, tell
+from app.jobs.ledger import tell
 from app.jobs.queue import finish, put_back
 from app.jobs.retry import GiveUp, Retry, Split, crashes_behind, decide
 from app.tables import Chunk, ChunkState, Job, JobKind

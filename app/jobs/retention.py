@@ -13,7 +13,8 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.columns import utc_now
 from app.config import DAY_SECONDS
-from app.jobs.ledger import UNSYNCHRONIZED, tell
+from app.db import UNSYNCHRONIZED
+from app.jobs.ledger import tell
 from app.tables import Input, InputChunk, ItemError, Job, Leftover, Output
 
 UPLOAD_SECONDS = DAY_SECONDS

@@ -13,11 +13,12 @@ from sqlalchemy import Integer, Text, cast, delete, exists, func, insert, litera
 from sqlalchemy.orm import Session
 
 from app.columns import Id, utc_now
+from app.db import UNSYNCHRONIZED
 from app.errors import Invalid, NotFound, refused
 from app.jobs import control
 from app.jobs.history import database_time, page
 from app.jobs.ids import new_id
-from app.jobs.ledger import UNSYNCHRONIZED, tell
+from app.jobs.ledger import tell
 from app.tables import Input, InputChunk, Schedule, ScheduleFire, ScheduleInput
 
 CRON_FIELDS = 5

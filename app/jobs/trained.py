@@ -6,6 +6,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from app.columns import utc_now
+from app.db import take_turns
 from app.jobs.claims import Trained
 from app.jobs.ledger import tell
 from app.tables import ArtifactPart, Job, ModelVersion
@@ -21,9 +22,8 @@ def keep(session: Session, results: Collection[Trained]) -> None:
             )
         )
     }
-    for result in sorted(
-        results, key=lambda each: jobs[each.claim.job_id].model
-    ):  # locks are taken in one order
+    # By models, so that locks are taken in one order.
+    for result in sorted(results, key=lambda each: jobs[each.claim.job_id].model):
         job = jobs[result.claim.job_id]
         version = _next_version(session, job.model)
         parent = session.get(ModelVersion, (job.model, job.version))
@@ -55,9 +55,6 @@ def keep(session: Session, results: Collection[Trained]) -> None:
 
 def _next_version(session: Session, model: str) -> str:
     """The name of the model's next version. Two trainings of it that end at once wait here for each other."""
-    if session.get_bind().dialect.name == "postgresql":  # on SQLite, writers wait for each other anyway
-        session.execute(
-            select(func.pg_advisory_xact_lock(func.hashtextextended(f"model_versions {model}", 0)))
-        )
+    take_turns(session, f"model_versions {model}")
     n_versions = session.scalars(select(func.count()).where(ModelVersion.model == model)).one()
     return f"t{n_versions + 1}"

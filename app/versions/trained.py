@@ -11,13 +11,11 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.columns import utc_now
-from app.db import Database
+from app.db import UNSYNCHRONIZED, Database
 from app.errors import Conflict, Gone, NotFound
 from app.models import packing
 from app.models.artifact_cache import bring
 from app.tables import ArtifactPart, Job, ModelVersion
-
-UNSYNCHRONIZED = {"synchronize_session": False}
 
 
 def list_versions(session: Session, model: str) -> Sequence[ModelVersion]:
