@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +27,7 @@ from app.db import Database, is_away
 from app.errors import Unavailable
 from app.executors import ChunkExecutor, make_executor
 from app.executors.outcomes import result_of, storable
+from app.executors.supply import LINGER_SECONDS, Supply
 from app.executors.work import Work, work_of
 from app.jobs import control, presence, queue, rescue
 from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
@@ -48,13 +50,8 @@ log = structlog.get_logger(__name__)
 AWAY_SECONDS = 1.0
 """How long to wait before a database that did not answer is tried again."""
 HEARTBEAT_SECONDS = 1.0
-CLAIMS_PER_SLOT, MOST_CLAIMS_PER_SLOT = 2, 8
-"""One chunk in the model and one waiting, so that it never idles while the loop commits; more of short ones."""
 PROGRESS_STEP = 0.05
 """Of a training, what is worth a line in its job's story."""
-LINGER_SECONDS = 0.2
-"""How long results may gather while the models have work ahead. A commit and a claim take the loop some 5 ms, whether
-for one chunk or for ten, and ask a model in pure Python for the GIL at each of their statements."""
 
 
 class Runner:
@@ -82,7 +79,8 @@ class Runner:
         self._running: dict[Future[TaskAnswer], Claim] = {}
         self._stopwatches: dict[Future[TaskAnswer], Stopwatch] = {}
         self._limits: dict[str, float | None] = {}  # of the queues that chunks were taken from
-        self._claims_per_slot: dict[str, int] = {}
+        self._supply = Supply()
+        self._unmet: Mapping[str, int] = {}  # how many chunks of each queue were wanted and not there
         self._committed_at = 0.0
         self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
         self._unwanted: list[Claim] = []
@@ -120,7 +118,8 @@ class Runner:
             while not self._is_stopping:
                 delay = self._survive(self.tick)
                 ticked_at = time.monotonic()
-                self._rest(delay)
+                if not self._supply.has_results:
+                    self._rest(delay)
                 self._linger(ticked_at + LINGER_SECONDS)
         finally:
             wakeup.stop()
@@ -175,21 +174,9 @@ class Runner:
             self._wakeups.get()
 
     def _linger(self, until: float) -> None:
-        """Waits for more results, as long as every model that runs has a chunk ahead and has no need of the loop."""
-        while not self._is_stopping and self._has_work_ahead() and (left := until - time.monotonic()) > 0:
+        """Waits for more results, as long as every model that runs has enough ahead and has no need of the loop."""
+        while not self._is_stopping and self._supply.is_ahead and (left := until - time.monotonic()) > 0:
             self._rest(left)
-
-    def _has_work_ahead(self) -> bool:
-        open_chunks = Counter(claim.queue for future, claim in self._running.items() if not future.done())
-        # Nothing waits behind a training, so nothing has to be ahead of it.
-        slots = {
-            name: 0 if work.kind is JobKind.TRAIN else self._executor.slots(work.served)
-            for name, work in self._works().items()
-        }
-        return bool(open_chunks) and all(
-            n_open > slots.get(name, n_open)  # of a model that has gone, nothing more can be ahead
-            for name, n_open in open_chunks.items()
-        )
 
     def _works(self) -> dict[str, Work]:
         """What there is to do for the models of this process at the moment: others may take their place at any time."""
@@ -200,17 +187,23 @@ class Runner:
         held = self._held()
         if any(map(self._is_on_trial, held)):
             return {}
-        free_threads = self._settings.runner_threads - len(held)
         taken = Counter(claim.queue for claim in held)
+        slots = {name: self._slots(work) for name, work in works.items()}
+        n_busy = sum(min(n_chunks, slots.get(name, n_chunks)) for name, n_chunks in taken.items())
+        free_threads = self._settings.runner_threads - n_busy
         room = {}
         for name, work in works.items():
             if work.served.state != "loading":
-                slots = self._executor.slots(work.served)
-                per_slot = self._claims_per_slot.get(name, CLAIMS_PER_SLOT)
-                # Of trainings one at a time: a claim brings a whole input, which another runner might begin with now.
-                most = min(1, slots) if work.kind is JobKind.TRAIN else per_slot * slots
-                room[name] = min(free_threads, most - taken[name])
+                ahead = slots[name] * (1 if work.kind is JobKind.TRAIN else self._supply.per_slot(name))
+                can_fill = free_threads >= slots[name] - taken[name]
+                room[name] = ahead - taken[name] if can_fill else free_threads
         return {name: n_chunks for name, n_chunks in room.items() if n_chunks > 0}
+
+    def _slots(self, work: Work) -> int:
+        """How many of its chunks run at once. Of trainings one, for a claim brings a whole input, which another runner
+        might begin with now."""
+        slots = self._executor.slots(work.served)
+        return min(1, slots) if work.kind is JobKind.TRAIN else slots
 
     def _is_due(self, room: Collection[str]) -> bool:
         """Whether there is anything to claim; asked first, for on SQLite a claim would stop all who write."""
@@ -236,7 +229,15 @@ class Runner:
             self._running[future] = claim
             self._limits[claim.queue] = limit_seconds(served.declaration, claim.kind)
             self._stopwatches[future] = stopwatch
-            future.add_done_callback(lambda _: self.wake())
+            # Nothing waits behind a training, so nothing has to be ahead of it.
+            is_training = claim.kind is JobKind.TRAIN
+            self._supply.begin(claim.queue, 0 if is_training else self._executor.slots(served))
+            future.add_done_callback(partial(self._end, claim.queue))
+
+    def _end(self, queue: str, _: Future[TaskAnswer]) -> None:
+        """Called by whichever thread has done a chunk."""
+        if self._supply.end(queue):
+            self.wake()
 
     def _recalling(self, served: ServedModel, claim: Claim) -> Claim:
         """The claim with what the cache knows of its items, if its model has a cache and the claim its items."""
@@ -247,6 +248,7 @@ class Runner:
     def _claim_due(self, session: Session) -> None:
         """Claims what there is room for, oldest first. Chunks that a model cannot run are refused."""
         works = self._works()
+        self._unmet = {}
         while (room := self._room(works)) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does
@@ -266,6 +268,8 @@ class Runner:
                 self._refuse(session, claims, storable(trouble))
             else:
                 self._claimed += [(served, claim) for claim in claims]
+        else:
+            self._unmet = {name: n_more for name, n_more in room.items() if self._supply.is_short(name)}
         queue.begin(session, [claim for _, claim in self._claimed], runner_id=self.id)
 
     def _refuse(self, session: Session, claims: list[Claim], reason: str) -> None:
@@ -314,7 +318,7 @@ class Runner:
             with self._claiming() as session:
                 if broken:
                     queue.hold(session, [result.claim for result in kept])
-                lost = queue.finish(session, ended) if ended else set()
+                lost = queue.finish(session, ended, self._unmet) if ended else set()
                 self._break_off(session, broken)
                 if not self._is_stopping and self._leases.is_trusted:
                     self._claim_due(session)
@@ -323,16 +327,8 @@ class Runner:
             _count_looked_up(finished)
             for chunk_id, epoch in lost:
                 log.warning("chunk_lost", chunk_id=chunk_id, epoch=epoch)
-        self._set_pace(Counter(self._running[future].queue for future in done))
-        for future in done:
-            self._forget(future)
-
-    def _set_pace(self, n_done: Counter[str]) -> None:
-        """Claims so far ahead that a model has work while results linger twice: few long chunks, many short ones."""
         elapsed, self._committed_at = time.monotonic() - self._committed_at, time.monotonic()
-        for name, n_chunks in n_done.items():
-            ahead = 1 + int(2 * LINGER_SECONDS * n_chunks / max(elapsed, 0.001))
-            self._claims_per_slot[name] = min(MOST_CLAIMS_PER_SLOT, max(CLAIMS_PER_SLOT, ahead))
+        self._supply.set_pace([self._forget(future) for future in done], elapsed)
 
     def _break_off(self, session: Session, broken: list[Broken]) -> None:
         rescue.break_off(session, broken, runner_id=self.id, max_attempts=self._settings.max_attempts)
@@ -340,6 +336,7 @@ class Runner:
     def _forget(self, future: Future[TaskAnswer]) -> Claim:
         self._stopwatches.pop(future)
         claim = self._running.pop(future)
+        self._supply.forget()
         self._leases.drop(claim)
         return claim
 

@@ -8,9 +8,10 @@ chunks while it holds a job (cancel) skips those that a claim has locked: they a
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import update
@@ -27,6 +28,8 @@ from app.jobs.control import cancel_leftovers, give_up
 from app.jobs.ledger import PROGRESS, count, tell
 from app.jobs.states import version_of
 from app.tables import Chunk, ChunkState, JobKind
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,13 @@ def begin(session: Session, claims: Collection[Claim], *, runner_id: str) -> Non
         tell(session, fresh, "started", runner_id=runner_id)
 
 
-def finish(session: Session, results: Sequence[Done | Trained | Failed]) -> set[tuple[int, int]]:
+def finish(
+    session: Session, results: Sequence[Done | Trained | Failed], unmet: Mapping[str, int] = NOTHING
+) -> set[tuple[int, int]]:
     """Ends chunks: their outputs, item errors, new versions, counters, the next chunks of their jobs, and jobs' ends.
 
-    Returns the keys of the claims that are no longer held: of these nothing is written.
+    `unmet` tells, by queue, how many chunks more a runner could have claimed than there were. Returns the keys of the
+    claims that are no longer held: of these nothing is written.
     """
     connection = session.connection()
     by_key = {result.claim.key: result for result in results}
@@ -95,7 +101,7 @@ def finish(session: Session, results: Sequence[Done | Trained | Failed]) -> set[
         if rows:
             connection.execute(statement, rows)
     trained.keep(session, [result for result in held if isinstance(result, Trained)])
-    for job_id, reason in count(session, held):
+    for job_id, reason in count(session, held, unmet):
         give_up(session, job_id, reason)
     return by_key.keys() - {result.claim.key for result in held}
 

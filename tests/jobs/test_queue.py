@@ -156,6 +156,32 @@ def test_a_window_is_refilled_as_chunks_end(workshop: Workshop) -> None:
     assert workshop.select_all(queued) == [{"n": 3}]
 
 
+def test_a_window_grows_by_what_a_runner_could_have_claimed_and_no_further(workshop: Workshop) -> None:
+    workshop.enqueue(n_items=10, window=2)
+    workshop.enqueue(n_items=10, window=2, model="other")
+
+    def finish_one(**unmet: int) -> None:
+        (claim,) = workshop.claim(limit=1)
+        with workshop.database.writing() as session:
+            queue.finish(
+                session, [done(claim)], {f"{model}@1": n_chunks for model, n_chunks in unmet.items()}
+            )
+
+    def n_in_window() -> int:
+        (row,) = workshop.select_all(
+            "SELECT count(*) AS n FROM chunks WHERE status IN ('queued', 'running') AND queue = 'sentiment@1'"
+        )
+        return int(row["n"])
+
+    finish_one(sentiment=3, other=5)
+    assert n_in_window() == 5
+    finish_one(other=5)
+    assert n_in_window() == 5
+    finish_one(sentiment=100)
+    assert n_in_window() == 7
+    workshop.check_books()
+
+
 def test_priority_goes_first_and_ages(workshop: Workshop) -> None:
     ordinary = workshop.enqueue()
     patient = workshop.enqueue(priority=1)

@@ -18,7 +18,7 @@ SelectAll = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "threads", "n_claimed"), [(1, 16, 2), (3, 16, 6), (8, 3, 3), (1, 1, 1)]
+    ("concurrency", "threads", "n_claimed"), [(1, 16, 2), (3, 16, 6), (8, 3, 3), (1, 1, 2)]
 )
 def test_claims_two_chunks_for_each_slot_of_a_model_and_no_more_than_there_are_threads(
     workshop: Workshop, bench: Bench, concurrency: int, threads: int, n_claimed: int
