@@ -59,6 +59,9 @@ serve: $(SERVING) ## Migrate the database, then serve on HOST:PORT (127.0.0.1:80
 	@echo "$$TRY"
 	@exec $(BIN)/gunicorn -b $(HOST):$(PORT) asgi:app
 
+# Where this is set, as images of containers do, each of the hundreds of processes that tests start would compile the
+# project anew, and each of pytest's own would rewrite all tests.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(DEVELOPING) ## Run all tests, on SQLite and on PostgreSQL (ARGS="-k fence -x")
 	@$(BIN)/pytest --timeout 120 --numprocesses 4 --dist worksteal $(ARGS)
 

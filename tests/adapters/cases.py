@@ -1,4 +1,8 @@
-"""Small real models, each trained and saved here, with what its own library predicts of a thousand random items."""
+"""Small real models, each trained and saved here, with what its own library predicts of a thousand random items.
+
+Libraries that take seconds to import are imported by the cases that use them: each of pytest's processes collects
+all tests, and few of them run these.
+"""
 
 import random
 from collections.abc import Callable
@@ -9,11 +13,6 @@ import joblib
 import numpy as np
 import onnxruntime
 import pandas as pd
-import skops.io
-from mlflow import pyfunc
-from mlflow import sklearn as mlflow_sklearn
-from mlflow.models import ModelSignature, infer_signature
-from mlflow.pyfunc.model import PythonModel
 from skl2onnx import to_onnx
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -128,6 +127,8 @@ def joblib_without_names(folder: Path) -> Case:
 
 
 def skops_columns(folder: Path) -> Case:
+    import skops.io
+
     items = [{"a": item["features"][0], "b.c": item["features"][1]} for item in points(2)]
     data = pd.DataFrame(items)
     estimator = LinearRegression().fit(data, data["a"] * 3 - data["b.c"])
@@ -196,6 +197,10 @@ def onnx_tensor(folder: Path) -> Case:
 
 
 def mlflow_columns(folder: Path) -> Case:
+    from mlflow import pyfunc
+    from mlflow import sklearn as mlflow_sklearn
+    from mlflow.models import infer_signature
+
     items = people(2, nulls=False)
     estimator = fit_people(nulls=False)
     data = pd.DataFrame(items)
@@ -216,15 +221,18 @@ def mlflow_columns(folder: Path) -> Case:
     )
 
 
-class Summing(PythonModel):
-    """A model of one's own, with a table of two columns out."""
-
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be its schema
-        factor = (params or {}).get("factor", 1.0)
-        return pd.DataFrame({"sum": model_input.sum(axis=1) * factor, "first": model_input[:, 0]})
-
-
 def mlflow_tensor(folder: Path) -> Case:
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.pyfunc.model import PythonModel
+
+    class Summing(PythonModel):
+        """A model of one's own, with a table of two columns out."""
+
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be its schema
+            factor = (params or {}).get("factor", 1.0)
+            return pd.DataFrame({"sum": model_input.sum(axis=1) * factor, "first": model_input[:, 0]})
+
     items = points(2)
     rows = np.array([item["features"] for item in items])
     table = pd.DataFrame({"sum": rows.sum(axis=1), "first": rows[:, 0]})

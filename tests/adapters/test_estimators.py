@@ -8,7 +8,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
@@ -227,6 +226,8 @@ def double(values: Any) -> Any:
 
 
 def test_skops_loads_types_of_ones_own_only_if_they_are_trusted(tmp_path: Path) -> None:
+    import skops.io  # for this test alone: it takes seconds
+
     estimator = make_pipeline(FunctionTransformer(double), LinearRegression()).fit(DATA[["size"]], TARGET)
     skops.io.dump(estimator, tmp_path / "model.skops")
 

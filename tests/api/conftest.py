@@ -83,11 +83,20 @@ def shared_postgres(postgres: URL, migrated_postgres: str) -> Iterator[Database]
 
 @pytest.fixture
 def postgres_url(shared_postgres: Database) -> Iterator[URL]:
-    """The shared database, emptied at the end: ten times faster than one for each test."""
+    """The shared database, emptied at the end: ten times faster than one for each test.
+
+    Row by row, since there are few: a TRUNCATE makes the files of all tables anew, which takes four times as long.
+    """
     yield shared_postgres.url
     with shared_postgres.writing() as session:
         session.execute(text("SET LOCAL lock_timeout = '20s'"))
-        session.execute(text(f"TRUNCATE {', '.join(Row.metadata.tables)} RESTART IDENTITY"))
+        session.execute(text("SET LOCAL session_replication_role = replica"))  # which checks no foreign keys
+        session.execute(
+            text(f"LOCK TABLE {', '.join(Row.metadata.tables)}")
+        )  # or who is late leaves rows behind
+        for table in Row.metadata.tables:
+            session.execute(text(f"DELETE FROM {table}"))
+        session.execute(text("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"))
 
 
 on_both_lanes = pytest.mark.parametrize("lane", ["asgi", "wsgi"], indirect=True)

@@ -3,8 +3,9 @@
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -106,6 +107,8 @@ class World:
         self.acknowledged = acknowledged
         self.answers = answers
         self.asked: set[str] = set()
+        self.is_aside = False
+        """Whether it does what only the test does, which passes no kill point."""
         self.registry = Registry(
             [
                 Declaration(
@@ -195,19 +198,21 @@ class World:
             threading.Event().wait(PAUSE_SECONDS)  # Postgres may not have noticed yet that a process died
         raise AssertionError(f"job {job_id} does not end: {self.rows('SELECT * FROM chunks')}")
 
-    def write(self, sql: str) -> None:
-        """What only the test does: it passes no kill point."""
-        with unwatched(self.database).engine.begin() as connection:
-            connection.execute(text(sql))
+    def write(self, *statements: str) -> None:
+        """What only the test does, in one transaction: it passes no kill point."""
+        with self._aside(), self.database.engine.begin() as connection:
+            for sql in statements:
+                connection.execute(text(sql))
 
     def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        with unwatched(self.database).engine.connect() as connection:
+        with self._aside(), self.database.engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(sql), parameters).mappings()]
 
-
-_unwatched: dict[str, Database] = {}
-
-
-def unwatched(database: Database) -> Database:
-    """The same database by an engine that no killer watches."""
-    return _unwatched.setdefault(str(database.url), Database(database.url))
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        # By the connection of the stories: another one would cost each process of Postgres a second backend.
+        self.is_aside = True
+        try:
+            yield
+        finally:
+            self.is_aside = False
