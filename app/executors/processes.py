@@ -18,11 +18,15 @@ from app.models.served import ServedModel
 from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
 from app.tasks.predict import Stopwatch, TransientFailure
 
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+
 
 class ProcessExecutor:
     """Child processes, for models that hold the GIL or crash natively: a child that dies costs its chunk's attempt.
 
-    Each child loads every model for itself. Spawned, not forked: the runner has threads, whose locks a fork copies.
+    Each child loads every model for itself. The runner does not fork them, for it has threads, whose locks a fork
+    copies: a server of multiprocessing's does, that has imported this module, so that a child is there at once.
     When the runner's models change, new children come, with what there is then; the old finish what they have, and end.
     """
 
@@ -72,7 +76,7 @@ class ProcessExecutor:
             max_workers=self._processes,
             initializer=_load_in_child,
             initargs=[[served.declaration for served in self._known], self._artifact_cache],
-            context=multiprocessing.get_context("spawn"),
+            context=CONTEXT,
         )
 
 
