@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
 from gunicorn.workers.base import Worker
@@ -61,47 +60,23 @@ class WebWorker(ThreadWorker):
                 listener.close()
 
 
-class Connection(ASGIProtocol):
-    """gunicorn's side of a connection, but for requests that come whole while it is idle and may take the express."""
-
-    version = (1, 1)  # of the requests that do
-
-    def data_received(self, data: bytes) -> None:
-        answer = self.app.express.answer(data) if self._is_idle() else None
-        if answer is None:
-            super().data_received(data)
-            return
-        self.worker.nr += 1
-        self._send_response_start(answer.status, answer.headers, self)
-        self._send_body(answer.body)
-        self._arm_keepalive_timer()
-
-    def _is_idle(self) -> bool:
-        """Whether these bytes begin a request, and nothing stands in the way of an answer at once."""
-        parser, worker = self._callback_parser, self.worker
-        return (
-            self._awaiting_request
-            and not self._request_ready.is_set()
-            and parser._state == "request_line"
-            and not parser._buffer
-            and not self.transport.get_write_buffer_size()
-            and worker.alive
-            and worker.nr + 1 < worker.max_requests
-            and self._keepalive
-            and settings.access_log != "on"
-        )
-
-
 class LoopWorker(ASGIWorker):
-    """gunicorn's ASGI worker, for `asgi:app`, told to stop also while it still loads the app.
+    """gunicorn's ASGI worker, for `asgi:app`, whose plain requests take the express, unless each is to be logged.
 
-    uvloop hears of signals only while it runs, and forgets those that came before: a worker that was just started
-    when it was no longer wanted would stay.
+    It is told to stop also while it still loads the app. uvloop hears of signals only while it runs, and forgets those
+    that came before: a worker that was just started when it was no longer wanted would stay.
     """
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        gasgi.ASGIProtocol = Connection  # what a worker's sockets are served by: there is no setting for it
+        from app.lanes.loop import LoopLane  # counts its models' calls, so not before METRICS is set
+        from app.lanes.loop_connections import Connection
+
+        if isinstance(self.asgi, LoopLane) and not self.log.access_log_enabled:
+            self.express = self.asgi.express(self.loop)
+            gasgi.ASGIProtocol = (
+                Connection  # what a worker's sockets are served by: there is no setting for it
+            )
 
     def init_signals(self) -> None:
         super().init_signals()
