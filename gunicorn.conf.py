@@ -19,7 +19,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gasgi import ASGIWorker
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.config import load_settings
 from app.db import Database
@@ -43,11 +43,27 @@ if METRICS not in os.environ:
 
 
 class WebWorker(ThreadWorker):
-    """A threaded worker, for `wsgi:app`. It closes its listener as soon as it is told to stop.
+    """A threaded worker, for `wsgi:app`, whose plain requests take the express, unless each is to be logged.
 
-    gunicorn's keeps it for as long as a request runs; and since each worker has a listener of its own, the kernel
-    would go on giving it its share of the new connections, which nobody would answer.
+    It closes its listener as soon as it is told to stop. gunicorn's keeps it for as long as a request runs; and since
+    each worker has a listener of its own, the kernel would go on giving it its share of the new connections, which
+    nobody would answer.
     """
+
+    kept = None
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        from app.lanes.thread_connections import KeptConnections  # counts calls, so not before METRICS is set
+        from app.lanes.threads import ThreadLane
+
+        lane = getattr(self.wsgi, "wsgi_app", None)  # of a Flask app that nothing is wrapped around
+        if isinstance(lane, ThreadLane) and not (self.log.access_log_enabled or self.cfg.is_ssl):
+            self.kept = KeptConnections(self, lane)
+
+    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        if self.kept is None or not self.kept.take(conn):
+            super().on_client_socket_readable(conn, client)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)

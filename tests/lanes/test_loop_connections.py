@@ -77,8 +77,10 @@ class Side:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.express, self.transport = Express(), Transport()
+        cfg = Config()
+        cfg.set("asgi_disconnect_grace_period", 0)  # as gunicorn.conf.py has it
         self.worker = SimpleNamespace(
-            cfg=Config(),
+            cfg=cfg,
             log=logging.getLogger("gunicorn"),
             asgi=self._app,
             loop=self.loop,
