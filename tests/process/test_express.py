@@ -54,6 +54,7 @@ def server(sqlite_server: Server) -> Iterator[Server]:
     models = sqlite_server.directory / "models.toml"
     sqlite_server.declare(models.read_text() + ECHOING)
     (sqlite_server.directory / "echoing.py").write_text(ECHOING_MODELS)
+    sqlite_server.environment["TWOFOLD_RUNNER"] = "off"
     yield sqlite_server
     assert sqlite_server.process is not None
     assert sqlite_server.process.returncode == 0 or sqlite_server.stop() == 0
@@ -279,7 +280,7 @@ def test_a_server_that_is_stopped_answers_all_that_waits(server: Server, connect
         assert answered.headers["connection"] == "close"
         assert connection.is_ended
         connection.close()
-    assert server.process.wait(30) == 0
+    assert server.process.wait(20) == 0
 
 
 def test_with_the_access_log_on_each_request_is_logged(server: Server, connect: Connect) -> None:
