@@ -15,12 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.glogging import Logger
 from gunicorn.workers import gasgi
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gasgi import ASGIWorker
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.config import load_settings
 from app.db import Database
@@ -44,11 +43,27 @@ if METRICS not in os.environ:
 
 
 class WebWorker(ThreadWorker):
-    """A threaded worker, for `wsgi:app`. It closes its listener as soon as it is told to stop.
+    """A threaded worker, for `wsgi:app`, whose plain requests take the express, unless each is to be logged.
 
-    gunicorn's keeps it for as long as a request runs; and since each worker has a listener of its own, the kernel
-    would go on giving it its share of the new connections, which nobody would answer.
+    It closes its listener as soon as it is told to stop. gunicorn's keeps it for as long as a request runs; and since
+    each worker has a listener of its own, the kernel would go on giving it its share of the new connections, which
+    nobody would answer.
     """
+
+    kept = None
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        from app.lanes.thread_connections import KeptConnections  # counts calls, so not before METRICS is set
+        from app.lanes.threads import ThreadLane
+
+        lane = getattr(self.wsgi, "wsgi_app", None)  # of a Flask app that nothing is wrapped around
+        if isinstance(lane, ThreadLane) and not (self.log.access_log_enabled or self.cfg.is_ssl):
+            self.kept = KeptConnections(self, lane)
+
+    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        if self.kept is None or not self.kept.take(conn):
+            super().on_client_socket_readable(conn, client)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         super().set_accept_enabled(enabled)
@@ -61,47 +76,23 @@ class WebWorker(ThreadWorker):
                 listener.close()
 
 
-class Connection(ASGIProtocol):
-    """gunicorn's side of a connection, but for requests that come whole while it is idle and may take the express."""
-
-    version = (1, 1)  # of the requests that do
-
-    def data_received(self, data: bytes) -> None:
-        answer = self.app.express.answer(data) if self._is_idle() else None
-        if answer is None:
-            super().data_received(data)
-            return
-        self.worker.nr += 1
-        self._send_response_start(answer.status, answer.headers, self)
-        self._send_body(answer.body)
-        self._arm_keepalive_timer()
-
-    def _is_idle(self) -> bool:
-        """Whether these bytes begin a request, and nothing stands in the way of an answer at once."""
-        parser, worker = self._callback_parser, self.worker
-        return (
-            self._awaiting_request
-            and not self._request_ready.is_set()
-            and parser._state == "request_line"
-            and not parser._buffer
-            and not self.transport.get_write_buffer_size()
-            and worker.alive
-            and worker.nr + 1 < worker.max_requests
-            and self._keepalive
-            and settings.access_log != "on"
-        )
-
-
 class LoopWorker(ASGIWorker):
-    """gunicorn's ASGI worker, for `asgi:app`, told to stop also while it still loads the app.
+    """gunicorn's ASGI worker, for `asgi:app`, whose plain requests take the express, unless each is to be logged.
 
-    uvloop hears of signals only while it runs, and forgets those that came before: a worker that was just started
-    when it was no longer wanted would stay.
+    It is told to stop also while it still loads the app. uvloop hears of signals only while it runs, and forgets those
+    that came before: a worker that was just started when it was no longer wanted would stay.
     """
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        gasgi.ASGIProtocol = Connection  # what a worker's sockets are served by: there is no setting for it
+        from app.lanes.loop import LoopLane  # counts its models' calls, so not before METRICS is set
+        from app.lanes.loop_connections import Connection
+
+        if isinstance(self.asgi, LoopLane) and not self.log.access_log_enabled:
+            self.express = self.asgi.express(self.loop)
+            gasgi.ASGIProtocol = (
+                Connection  # what a worker's sockets are served by: there is no setting for it
+            )
 
     def init_signals(self) -> None:
         super().init_signals()

@@ -95,18 +95,6 @@ class Lane:
     def batcher(self, asked: Asked) -> Batcher:
         return self._here.registry.batcher(asked.served)
 
-    def answer_quickly(self, asked: Asked, body: bytes) -> Answer | None:
-        """All stages at once, in the calling thread; None if the model is not quick, or not idle."""
-        batcher = self.batcher(asked)
-        if not batcher.is_quick:
-            return None
-        try:
-            question = self.question(asked, body)
-            predictions = batcher.predict_quickly(question.items, question.loaded)
-            return None if predictions is None else self.answer(asked, question.answered(predictions))
-        except Exception as error:  # noqa: BLE001 — logged by `problem` if nobody expected it
-            return self.problem(asked, error)
-
     def answer(self, asked: Asked, body: bytes) -> Answer:
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         return Answer(200, [*headers, ("X-Request-ID", asked.request_id)], body)

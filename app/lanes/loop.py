@@ -4,8 +4,6 @@ Requests that wait cost no thread each. What is not for a lane runs in the threa
 """
 
 import asyncio
-import time
-from collections import deque
 
 from flask import Flask
 
@@ -15,13 +13,12 @@ from app.errors import BadRequest, Overdue
 from app.lanes import HEADERS, NO_HEADERS, Answer, Asked, Lane
 from app.lanes.adapter import CUT_SHORT, Message, Receive, Scope, Send, SlowLane
 from app.lanes.express import Express
+from app.lanes.mailbox import Mailbox
 from app.models import JsonObject
 from app.models.batcher import Batcher, Call
 
 MAX_LOOP_BYTES = 256 * 1024
 """Longer bodies are parsed by a thread: on the loop, every other request would wait a millisecond for each of them."""
-WATCH_SECONDS = 0.05
-"""How often calls that wait are looked at: so much later than its time may one be given up."""
 
 
 class LoopLane:
@@ -31,7 +28,6 @@ class LoopLane:
         self.extensions = flask.extensions
         here: Services = flask.extensions[EXTENSION]
         self._lane = Lane(here, min(MAX_LOOP_BYTES, here.settings.max_request_bytes))
-        self.express = Express(self._lane)
         self._slow_lane = SlowLane(flask, here.settings.web_threads)
         self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
 
@@ -56,70 +52,40 @@ class LoopLane:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
+    def express(self, loop: asyncio.AbstractEventLoop) -> Express:
+        """The express of this lane, for what serves connections on that loop."""
+        return Express(self._lane, self._mailbox(loop))
+
     async def _answer(self, asked: Asked, body: bytes) -> Answer:
         question = self._lane.question(asked, body)
-        loop = asyncio.get_running_loop()
-        mailbox = self._mailboxes.get(loop) or self._mailboxes.setdefault(loop, Mailbox(loop))
-        predictions = await mailbox.predict(self._lane.batcher(asked), question, asked.seconds)
+        mailbox = self._mailbox(asyncio.get_running_loop())
+        predictions = await _predict(mailbox, self._lane.batcher(asked), question, asked.seconds)
         return self._lane.answer(asked, question.answered(predictions))
 
+    def _mailbox(self, loop: asyncio.AbstractEventLoop) -> Mailbox:
+        return self._mailboxes.get(loop) or self._mailboxes.setdefault(
+            loop, Mailbox(loop.call_soon_threadsafe, loop.call_later)
+        )
 
-class Mailbox:
-    """Where the threads of batchers put what the coroutines of one loop wait for.
 
-    However many answers a batch has, the loop is woken once for them. However many calls wait, one timer looks after
-    their time: one for each, set and canceled, took a tenth of a request.
-    """
+async def _predict(
+    mailbox: Mailbox, batcher: Batcher, question: Question, seconds: float
+) -> list[JsonObject]:
+    """As `Batcher.predict`. If this coroutine is canceled, because its client hung up, the call is withdrawn."""
+    if (predictions := batcher.predict_quickly(question.items, question.loaded)) is not None:
+        return predictions
+    future = asyncio.get_running_loop().create_future()
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._awaited: dict[Call, asyncio.Future[None]] = {}
-        self._answered: deque[Call] = deque()
-        self._is_rung = self._is_watched = False
-
-    async def predict(self, batcher: Batcher, question: Question, seconds: float) -> list[JsonObject]:
-        """As `Batcher.predict`. If this coroutine is canceled, because its client hung up, the call is withdrawn."""
-        if (predictions := batcher.predict_quickly(question.items, question.loaded)) is not None:
-            return predictions
-        call = Call(question.items, question.loaded, seconds=seconds, wake=self._put)
-        batcher.submit(call)
-        self._awaited[call] = future = self._loop.create_future()
-        if not self._is_watched:
-            self._watch()
-        try:
-            await future
-        finally:
-            del self._awaited[call]
-            if not call.is_answered:
-                batcher.withdraw(call)
-        return call.result()
-
-    def _put(self, call: Call) -> None:
-        """For threads. The call is in before the flag is read, and `_deliver` lowers the flag before it looks."""
-        self._answered.append(call)
-        if not self._is_rung:
-            self._is_rung = True
-            self._loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        self._is_rung = False
-        while self._answered:
-            self._settle(self._answered.popleft())
-
-    def _watch(self) -> None:
-        """Ends what has waited too long, every now and then for as long as anything waits."""
-        now = time.monotonic()
-        for call in list(self._awaited):
-            if call.expires_at <= now:
-                self._settle(call)
-        self._is_watched = bool(self._awaited)
-        if self._is_watched:
-            self._loop.call_later(WATCH_SECONDS, self._watch)
-
-    def _settle(self, call: Call) -> None:
-        future = self._awaited.get(call)
-        if future is not None and not future.done():
+    def settled(_call: Call) -> None:
+        if not future.done():  # canceled, and this coroutine has not come to its end yet
             future.set_result(None)
+
+    call = mailbox.submit(batcher, question, seconds, settled)
+    try:
+        await future
+    finally:
+        mailbox.withdraw(call)
+    return call.result()
 
 
 def _headers(scope: Scope) -> dict[str, str]:

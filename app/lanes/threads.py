@@ -1,8 +1,12 @@
-"""The lane of `wsgi:app`: each request has a thread of gunicorn's, which sleeps while the model runs."""
+"""The lane of `wsgi:app`: each request has a thread of the server's, which sleeps while the model runs.
+
+Under gunicorn, plain requests on connections that are kept do without (`app.lanes.thread_connections`).
+"""
 
 import io
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +14,8 @@ from app.api.online import OVERDUE
 from app.api.services import Services
 from app.errors import BadRequest, Overdue
 from app.lanes import Answer, Asked, Lane
+from app.lanes.express import Express
+from app.lanes.mailbox import Mailbox
 from app.models.batcher import never
 
 Environ = dict[str, Any]
@@ -51,6 +57,14 @@ class ThreadLane:
         start_response(STATUS_LINES[answer.status], answer.headers)
         return [answer.body]
 
+    def express(
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object],
+    ) -> Express:
+        """The express of this lane, for what serves connections on a loop, as a `Mailbox` wants it told."""
+        return Express(self._lane, Mailbox(call_soon, call_later))
+
     def _answer(self, asked: Asked, body: bytes, environ: Environ) -> Answer:
         question = self._lane.question(asked, body)
         predictions = self._lane.batcher(asked).predict(
@@ -72,17 +86,18 @@ def _body(environ: Environ, n_bytes: int) -> bytes:
 
 
 def _hang_up(environ: Environ) -> Callable[[], bool]:
-    """Whether the client of a request has hung up, told without waiting, where the server shows its socket."""
+    """Whether the client of a request has hung up, where the server shows its socket."""
     connection = environ.get("gunicorn.socket")
     if type(connection) is not socket.socket:  # none, or TLS, which cannot be peeked at
         return never
+    return partial(is_gone, connection)
 
-    def is_gone() -> bool:
-        try:
-            return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
 
-    return is_gone
+def is_gone(connection: socket.socket) -> bool:
+    """Whether the client has hung up, told without waiting."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
