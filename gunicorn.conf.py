@@ -133,6 +133,7 @@ def on_starting(server: Arbiter) -> None:
     cap_native_threads(settings, server.num_workers)
     _refuse_taken_address(server)
     server.reload = partial(_reload, server)
+    _import_before_fork()
     _preload()
     if os.environ.get("GUNICORN_FD") == "":
         # SIGUSR2 hands on the sockets of the old server by number; with `reuse_port` there are none, and
@@ -157,6 +158,8 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
 
 def post_fork(server: Arbiter, worker: Worker) -> None:
     if is_runner(worker):
+        # Until it has handlers of its own, it has the arbiter's, which would have it miss that it is to stop.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         from app.runner_process import run_process  # counts its models' calls, so not before METRICS is set
 
         os.nice(settings.runner_nice)
@@ -209,6 +212,12 @@ def _beat(worker: Worker) -> None:
     worker.notify()
     if os.getppid() != worker.ppid:
         signal.raise_signal(signal.SIGTERM)
+
+
+def _import_before_fork() -> None:
+    """Imports once what each worker and runner would import for itself: they share its memory, and start sooner."""
+    import app.factory
+    import app.runner_process  # noqa: F401 — both count calls, so not before METRICS is set
 
 
 def _preload() -> None:
