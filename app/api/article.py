@@ -6,13 +6,14 @@ They serve the default model of the first entry in `models.toml`, and name input
 from typing import Any
 
 from flask import Response
-from marshmallow import Schema, fields
+from marshmallow import fields
 
 from app.api.blueprints import Blueprint
 from app.api.online import answer_online
 from app.api.outputs import stream
 from app.api.requests import body_blocks, limits
 from app.api.schemas import ArticlePredictions, Items
+from app.api.schemas.fields import Schema
 from app.api.services import services
 from app.data.formats import Format
 from app.errors import NotFound

@@ -3,11 +3,12 @@
 from typing import Any
 
 from flask import Response
-from marshmallow import Schema, fields
+from marshmallow import fields
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from app.api.blueprints import Blueprint
+from app.api.schemas.fields import Schema
 from app.api.services import services
 from app.columns import utc_now
 from app.errors import Unavailable

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Response, request
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 
 from app.api.blueprints import Blueprint, media
 from app.api.jobs import POLL_SECONDS
 from app.api.ranges import range_of_header, range_of_query
 from app.api.requests import checked_id
+from app.api.schemas.fields import Schema
 from app.api.services import services
 from app.config import MAX_ITEMS
 from app.data.codings import Coding, coding_of_accept_encoding, compress

@@ -134,8 +134,8 @@ def test_counts_and_progress_are_live(client: Client, gate: type[moody.Gated]) -
 
 @pytest.mark.usefixtures("runner")
 def test_cancel_keeps_what_ran_and_ends_what_did_not(client: Client, gate: type[moody.Gated]) -> None:
-    # Two chunks are held in the model, which takes no more at once; the third has not begun.
-    job = make_job(client, "gated", data=[{"hold": True}] * 9)
+    # Two chunks are held in the model, which takes no more at once, and two wait for it; the fifth is not claimed.
+    job = make_job(client, "gated", data=[{"hold": True}] * 17)
     path = f"/v1/jobs/{job['id']}"
     assert gate.entered.acquire(timeout=30)
     assert gate.entered.acquire(timeout=30)
@@ -148,8 +148,8 @@ def test_cancel_keeps_what_ran_and_ends_what_did_not(client: Client, gate: type[
     assert (canceling["status"], canceling["done"]) == ("canceling", False)
     assert (again.status_code, again.json["status"]) == (200, "canceling")
     assert (canceled["status"], canceled["done"], canceled["progress"]) == ("canceled", True, 1.0)
-    assert canceled["counts"] == {"total": 9, "succeeded": 8, "errored": 0, "canceled": 1, "cached": 0}
-    assert len(client.get(f"{path}/outputs").json["prediction"]) == 8
+    assert canceled["counts"] == {"total": 17, "succeeded": 16, "errored": 0, "canceled": 1, "cached": 0}
+    assert len(client.get(f"{path}/outputs").json["prediction"]) == 16
     refused(client.post(f"{path}/cancel"), 409, "already ended", "canceled")
 
 

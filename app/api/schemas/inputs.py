@@ -1,8 +1,8 @@
 """The shapes of inputs."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 
-from app.api.schemas.fields import OBJECT_NAME, Page, Timestamp, check_collection, check_time
+from app.api.schemas.fields import OBJECT_NAME, Page, Schema, Timestamp, check_collection, check_time
 from app.data.formats import Format
 
 

@@ -2,9 +2,18 @@
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.api.schemas.fields import MAX_INTEGER, VISIBLE, Page, Timestamp, check_id, check_model, check_time
+from app.api.schemas.fields import (
+    MAX_INTEGER,
+    VISIBLE,
+    Page,
+    Schema,
+    Timestamp,
+    check_id,
+    check_model,
+    check_time,
+)
 from app.tables import JobKind, JobState
 
 

@@ -1,8 +1,8 @@
 """The shapes of models, their versions and online predictions."""
 
-from marshmallow import Schema, fields
+from marshmallow import fields
 
-from app.api.schemas.fields import Timestamp
+from app.api.schemas.fields import Schema, Timestamp
 
 
 class Items(Schema):

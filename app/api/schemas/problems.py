@@ -1,6 +1,8 @@
 """The shape of problems (RFC 9457)."""
 
-from marshmallow import Schema, fields
+from marshmallow import fields
+
+from app.api.schemas.fields import Schema
 
 
 class ProblemError(Schema):

@@ -1,8 +1,8 @@
 """The shapes of schedules."""
 
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 
-from app.api.schemas.fields import MAX_NAME, Timestamp, check_collection
+from app.api.schemas.fields import MAX_NAME, Schema, Timestamp, check_collection
 
 
 class ScheduleRequest(Schema):
