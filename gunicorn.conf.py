@@ -24,6 +24,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from app.config import load_settings
 from app.db import Database
 from app.errors import ConfigurationError
+from app.interpreter import share_interpreter
 from app.log import logging_config
 from app.models.declarations import read_declarations
 from app.native_threads import cap_native_threads
@@ -185,6 +186,7 @@ def on_exit(server: Arbiter) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     """Begins to load the models now, instead of at the first request, and to follow what is told about them."""
+    share_interpreter()
     from app.factory import follow
 
     app = worker.app.wsgi()

@@ -12,6 +12,7 @@ import structlog
 
 from app.config import Settings
 from app.db import Database
+from app.interpreter import share_interpreter
 from app.log import configure_logging
 from app.models.declarations import read_declarations
 from app.models.registry import Registry
@@ -19,10 +20,6 @@ from app.runner import Runner
 from app.versions.follower import Follower
 
 log = structlog.get_logger(__name__)
-
-SWITCH_SECONDS = 0.001
-"""For how long a model in pure Python keeps the loop waiting for the interpreter. The loop lets go of it at each read
-and write of the database, and with the default of 5 ms a commit took longer than a quick model needs for its chunk."""
 
 
 def run_process(
@@ -36,7 +33,7 @@ def run_process(
     crash of the loop, so that a supervisor can start another. `ConfigurationError` if the models' file is wrong.
     """
     configure_logging(settings)
-    sys.setswitchinterval(SWITCH_SECONDS)
+    share_interpreter()
     database = Database(settings.database_url)
     registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
     Follower(database, registry, settings.models_file).start()

@@ -21,7 +21,9 @@ class _Awaited:
 class Mailbox:
     """Calls that wait, for one loop, by whose thread alone they are submitted, settled and withdrawn.
 
-    However many answers a batch has, the loop is woken once for them. However many calls wait, one timer looks after
+    What the loop reads in one turn goes to the model together: were a thread rung for the first request, it would take
+    the interpreter at the next read, and run a batch of one. However many answers a batch has, the loop is woken once
+    for them. However many calls wait, one timer looks after
     their time: one for each, set and canceled, took a tenth of a request.
     """
 
@@ -34,6 +36,7 @@ class Mailbox:
         self._call_soon, self._call_later = call_soon, call_later
         self._awaited: dict[Call, _Awaited] = {}
         self._answered: deque[Call] = deque()
+        self._unattended: set[Batcher] = set()
         self._is_rung = self._is_watched = False
 
     def submit(
@@ -49,11 +52,18 @@ class Mailbox:
         `Overloaded` if too much waits already.
         """
         call = Call(question.items, question.loaded, seconds=seconds, wake=self._put, is_gone=is_gone)
-        batcher.submit(call)
+        batcher.put(call)
         self._awaited[call] = _Awaited(batcher, settled)
+        if batcher not in self._unattended:
+            self._unattended.add(batcher)
+            self._call_soon(self._attend)
         if not self._is_watched:
             self._watch()
         return call
+
+    def _attend(self) -> None:
+        while self._unattended:
+            self._unattended.pop().attend()
 
     def withdraw(self, call: Call) -> None:
         """Forgets a call for which nobody waits any more: the model does not see its items, if it has not yet."""

@@ -129,6 +129,11 @@ class Batcher:
 
     def submit(self, call: Call) -> None:
         """Has a call answered, soon and by another thread; `Overloaded` if too much waits already."""
+        self.put(call)
+        self.attend()
+
+    def put(self, call: Call) -> None:
+        """As `submit`, but no idle thread looks at it before `attend`: so calls that come together go together."""
         declared = self._served.declaration
         with self._lock:
             n_waiting_items = self.n_waiting_items + len(call.items)
@@ -140,8 +145,14 @@ class Batcher:
                 )
             self._waiting.append(call)
             self.n_waiting_items = n_waiting_items
+
+    def attend(self) -> None:
+        """Has a thread take what waits, if one is idle."""
+        with self._lock:
+            if not self._waiting:
+                return
             bell = self._idle.pop() if self._idle else None
-            is_short = bell is None and self._n_threads < declared.concurrency
+            is_short = bell is None and self._n_threads < self._served.declaration.concurrency
             self._n_threads += is_short
         if bell is not None:
             bell.release()
@@ -170,6 +181,7 @@ class Batcher:
         bell.acquire()
         while (calls := self._take(bell)) is not None:
             if calls:
+                self.attend()  # another thread may take what is more than a batch
                 self._answer(calls)
             else:
                 bell.acquire()

@@ -258,6 +258,32 @@ def test_a_model_that_allows_two_threads_is_called_by_two_and_no_third(ask: Call
     assert asking.gate.calls[2:] == [[2, 3]]
 
 
+def test_calls_that_are_put_wait_for_each_other_until_they_are_attended_to(
+    ask: Callable[..., Asking],
+) -> None:
+    asking = ask(max_batch_size=3, concurrency=2)
+    answered = threading.Semaphore(0)
+    calls = [
+        Call([{"n": number}], None, seconds=30, wake=lambda _: answered.release()) for number in range(5)
+    ]
+
+    for call in calls:
+        asking.batcher.put(call)
+    assert asking.gate.calls == []
+    asking.batcher.attend()
+
+    # The second thread is rung for what is more than one batch.
+    for _ in range(2):
+        assert asking.gate.entered.acquire(timeout=30)
+    assert sorted(asking.gate.calls) == [[0, 1, 2], [3, 4]]
+    asking.gate.open()
+    for _ in calls:
+        assert answered.acquire(timeout=30)
+    assert [call.result()[0]["label"] for call in calls] == ["0", "1", "2", "3", "4"]
+    asking.batcher.attend()
+    assert len(asking.gate.calls) == 2
+
+
 def test_a_model_that_is_not_ready_is_told_to_each_caller() -> None:
     batcher = Batcher(ServedModel(declare(specimens.Upper)))
 
