@@ -187,13 +187,14 @@ class Batcher:
                 bell.acquire()
 
     def _take(self, bell: threading.Lock) -> list[Call] | None:
-        """All calls that wait, the oldest first, up to the model's batch size; none, and `bell` will ring for more.
+        """All calls that wait, the oldest first, up to the model's batch size, or one, if it is quick; none, and `bell`
+        will ring for more.
 
         None instead of none if there is no need of this thread any more.
         """
         calls: list[Call] = []
-        room = self._served.declaration.max_batch_size
         with self._lock:
+            room = 0 if self._quickness.goes_alone() else self._served.declaration.max_batch_size
             while self._waiting and (not calls or len(self._waiting[0].items) <= room):
                 call = self._waiting.popleft()
                 self.n_waiting_items -= len(call.items)
@@ -216,7 +217,7 @@ class Batcher:
             if len(calls) == 1:
                 predictions = self._predict(calls[0].items, calls[0].loaded)
             else:
-                predictions = self._predict(*_together(calls))
+                predictions = self._predict(*_together(calls), is_alone=False)
         except ModelAway as error:  # whatever the items are: to ask for half of them would only wait again
             for call in calls:
                 call.answer(error)
@@ -229,7 +230,9 @@ class Batcher:
                 call.answer(predictions[start:end])
                 start = end
 
-    def _predict(self, items: Sequence[JsonObject], loaded: list[JsonObject] | None) -> list[JsonObject]:
+    def _predict(
+        self, items: Sequence[JsonObject], loaded: list[JsonObject] | None, *, is_alone: bool = True
+    ) -> list[JsonObject]:
         started_at = time.monotonic()
         try:
             return self._served.predict(items, loaded)
@@ -243,7 +246,8 @@ class Batcher:
             seconds = time.monotonic() - started_at
             self._batch_items.observe(len(items))
             self._model_seconds.observe(seconds)
-            self._quickness.judge(seconds)
+            if is_alone:
+                self._quickness.judge(seconds)
 
     def _answer_failed(self, calls: list[Call], error: ServingError) -> None:
         if len(calls) == 1:

@@ -8,22 +8,35 @@ TRUSTED_CALLS = 300
 """Slow again before so many quick calls, and the next probation is twice as long; after more, it is as short as the
 first. On a busy machine a process that waits for its core looks slow once in a thousand calls or so, and with a
 probation of a thousand each time half of all calls went through another thread, at twice the processor time."""
+PROBE_CALLS = 256
+"""So often one request of a model that is not quick goes alone, which may show that it is."""
 
 
 class Quickness:
-    """What is known of one model. Not locked: threads that judge at the same time may lose a call of the account."""
+    """What is known of one model by requests that it had alone: how long several take together does not tell it.
+
+    Not locked: threads that judge at the same time may lose a call of the account.
+    """
 
     def __init__(self) -> None:
-        self._typical_seconds = 0.0
+        self._typical_seconds = 4 * QUICK_SECONDS  # until it shows otherwise
         self._probation_calls = self._n_on_probation = PROBATION_CALLS
         self._n_trusted_calls = 0
+        self._n_together = 0
 
     @property
     def is_proved(self) -> bool:
         return not self._n_on_probation and self._typical_seconds < QUICK_SECONDS
 
+    def goes_alone(self) -> bool:
+        """Whether the next request should: of a model that seems quick each does, since there is little to share."""
+        if self._typical_seconds < QUICK_SECONDS:
+            return True
+        self._n_together += 1
+        return self._n_together % PROBE_CALLS == 0
+
     def judge(self, seconds: float) -> None:
-        """Takes account of a call that took so long."""
+        """Takes account of a request that took so long alone."""
         self._typical_seconds += (min(seconds, 4 * QUICK_SECONDS) - self._typical_seconds) / 16
         if seconds > SLOW_SECONDS:
             was_trusted = self._n_trusted_calls >= TRUSTED_CALLS

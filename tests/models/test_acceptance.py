@@ -141,7 +141,9 @@ def canonical(value: Any) -> Any:
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_items_are_loaded_or_refused_as_by_marshmallow(case: tuple[Schema, list[Any]]) -> None:
+def test_items_are_loaded_or_refused_as_by_marshmallow_and_together_as_alone(
+    case: tuple[Schema, list[Any]],
+) -> None:
     schema, items = case
     before = deepcopy(items)
 
@@ -156,14 +158,7 @@ def test_items_are_loaded_or_refused_as_by_marshmallow(case: tuple[Schema, list[
         [name for name in item if name in declared] == [name for name in declared if name in item]
         for item in loaded
     )
-
-
-@settings(max_examples=200, deadline=None)
-@given(cases())
-def test_what_is_accepted_at_once_is_accepted_alone_too(case: tuple[Schema, list[Any]]) -> None:
-    schema, items = case
-    accepting = acceptance(schema)
-    if accepting is not None:
+    if (accepting := acceptance(schema)) is not None:
         assert accepting.accepts(items) == all(accepting.accepts([item]) for item in items)
 
 

@@ -357,6 +357,21 @@ def test_a_model_that_has_proved_quick_is_called_by_the_thread_that_asks(
     assert threads[-1] is threading.current_thread()
 
 
+def test_requests_of_a_quick_model_that_wait_go_alone(
+    ask: Callable[..., Asking],
+) -> None:
+    asking = ask()
+    for _ in range(PROBATION_CALLS - 2):  # so it seems quick, and has not proved it
+        asking.batcher._quickness.judge(0)
+    asking.busy()
+    for number in range(3):
+        asking.ask(number)
+
+    asking.gate.open()
+    wait_until(lambda: sum(map(len, asking.gate.calls)) == 4, "all calls", 10)
+    assert [len(numbers) for numbers in asking.gate.calls] == [1, 1, 1, 1]
+
+
 def test_one_slow_call_ends_that(ask: Callable[..., Asking], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickness, "QUICK_SECONDS", 10)
     asking = ask()

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from app.models.quickness import (
     MOST_PROBATION_CALLS,
     PROBATION_CALLS,
+    PROBE_CALLS,
     QUICK_SECONDS,
     SLOW_SECONDS,
     TRUSTED_CALLS,
@@ -78,3 +79,12 @@ def test_a_call_that_waited_for_the_processor_does_not_make_a_quick_model_typica
     quickness.judge(SLOW_SECONDS)
 
     assert quickness.is_proved
+
+
+def test_requests_of_a_model_that_seems_quick_go_alone_and_of_others_one_in_many_does() -> None:
+    assert all(judged(*[QUICK] * 100).goes_alone() for _ in range(3))
+
+    for slow in (Quickness(), judged(*[2 * QUICK_SECONDS] * 100)):
+        alone = [slow.goes_alone() for _ in range(3 * PROBE_CALLS)]
+        assert alone.count(True) == 3
+        assert alone[PROBE_CALLS - 1]
