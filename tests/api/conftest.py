@@ -230,3 +230,12 @@ def make_job(client: Client, model: str = "moody", **body: Any) -> dict[str, Any
     assert response.status_code == 202, response.text
     job: dict[str, Any] = response.json
     return job
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[moody.Gated]]:
+    """The gate of the model `gated`, closed; opened at the end, so that no thread stays behind it."""
+    monkeypatch.setattr(moody.Gated, "opened", threading.Event())
+    monkeypatch.setattr(moody.Gated, "entered", threading.Semaphore(0))
+    yield moody.Gated
+    moody.Gated.opened.set()

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import orjson
 import pytest
@@ -69,12 +69,17 @@ class Desk:
         return self.answers.pop()
 
 
-@pytest.fixture
-def desk(app: Flask) -> Desk:
-    """One whose models are ready, and not known to be quick."""
+def ready(app: Flask) -> Desk:
+    """A desk whose models are."""
     for served in services_of(app).registry.models():
         assert served.wait_ready(30)
     return Desk(app)
+
+
+@pytest.fixture
+def desk(app: Flask) -> Desk:
+    """One whose models are ready, and not known to be quick."""
+    return ready(app)
 
 
 @pytest.fixture
@@ -86,16 +91,6 @@ def quick(desk: Desk, app: Flask, monkeypatch: pytest.MonkeyPatch) -> Desk:
     for _ in range(PROBATION_CALLS):
         here.registry.batcher(here.registry.get("moody")).predict([{"text": "a"}], None, seconds=30)
     return desk
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Closed, until it is set."""
-    opened = threading.Event()
-    monkeypatch.setattr(moody.Gated, "opened", opened)
-    monkeypatch.setattr(moody.Gated, "entered", threading.Semaphore(0))
-    yield opened
-    opened.set()
 
 
 def gated(item: JsonObject) -> bytes:
@@ -233,14 +228,13 @@ def test_a_model_that_fails_in_its_thread_is_told_by_a_problem(desk: Desk) -> No
 
 
 def test_the_loop_is_woken_once_for_all_that_a_batch_answers(
-    make_app: MakeApp, gate: threading.Event
+    make_app: MakeApp, gate: type[moody.Gated]
 ) -> None:
     app = make_app(moody.DECLARED.replace("concurrency = 2", ""))
-    assert services_of(app).registry.get("gated").wait_ready(30)
-    desk = Desk(app)
+    desk = ready(app)
     calls = [hold(desk), *(desk.wait(gated({"n": number})) for number in range(5))]
 
-    gate.set()
+    gate.opened.set()
     wait_until(lambda: all(call.is_answered for call in calls), "all to be answered")
 
     assert desk.rings.qsize() == 1
@@ -249,7 +243,7 @@ def test_the_loop_is_woken_once_for_all_that_a_batch_answers(
     assert told == [None, 0, 1, 2, 3, 4]
 
 
-def test_a_late_answer_is_the_lane_s_504(desk: Desk, app: Flask, gate: threading.Event) -> None:
+def test_a_late_answer_is_the_lane_s_504(desk: Desk, app: Flask, gate: type[moody.Gated]) -> None:
     batcher = services_of(app).registry.batcher(services_of(app).registry.get("gated"))
     held = [hold(desk), hold(desk)]
     waiting = desk.wait(gated({"n": 1}))
@@ -264,7 +258,7 @@ def test_a_late_answer_is_the_lane_s_504(desk: Desk, app: Flask, gate: threading
     assert problem["request_id"] == "mine"
     assert not batcher.n_waiting_items, "the model does not see it any more"
     assert len(desk.alarms) == 1, "another call waits"
-    gate.set()
+    gate.opened.set()
     wait_until(lambda: all(call.is_answered for call in held), "the model to answer")
     desk.turn(n_answers=3)
     assert [answer.status for answer in desk.answers] == [504, 504, 200], "its answer went nowhere"
@@ -273,7 +267,7 @@ def test_a_late_answer_is_the_lane_s_504(desk: Desk, app: Flask, gate: threading
 
 
 def test_who_hangs_up_is_not_answered_and_the_model_does_not_see_the_items(
-    desk: Desk, app: Flask, gate: threading.Event
+    desk: Desk, app: Flask, gate: type[moody.Gated]
 ) -> None:
     batcher = services_of(app).registry.batcher(services_of(app).registry.get("gated"))
     held = [hold(desk), hold(desk)]
@@ -283,7 +277,7 @@ def test_who_hangs_up_is_not_answered_and_the_model_does_not_see_the_items(
     desk.express.withdraw(waiting)
 
     assert not batcher.n_waiting_items
-    gate.set()
+    gate.opened.set()
     wait_until(lambda: all(call.is_answered for call in held), "the model to answer")
     desk.turn(n_answers=1)
     assert len(desk.answers) == 1
@@ -309,11 +303,10 @@ def test_the_model_is_told_who_is_gone_before_it_sees_the_items(desk: Desk) -> N
 
 
 def test_a_model_that_keeps_too_many_waiting_turns_the_next_away(
-    make_app: MakeApp, gate: threading.Event
+    make_app: MakeApp, gate: type[moody.Gated]
 ) -> None:
     app = make_app(moody.DECLARED.replace("concurrency = 2", "max_waiting_items = 1"))
-    assert services_of(app).registry.get("gated").wait_ready(30)
-    desk = Desk(app)
+    desk = ready(app)
     hold(desk)
     desk.wait(gated({"n": 2}))
 
@@ -327,9 +320,8 @@ def test_a_model_that_keeps_too_many_waiting_turns_the_next_away(
 
 def test_a_model_with_a_cache_is_left_to_gunicorn(make_app: MakeApp) -> None:
     app = make_app(moody.DECLARED.replace("concurrency = 2", "cache = true"))
-    assert services_of(app).registry.get("gated").wait_ready(30)
 
-    assert Desk(app).take(gated({})) is None
+    assert ready(app).take(gated({})) is None
 
 
 def test_a_model_that_loads_is_left_to_gunicorn(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -15,15 +15,6 @@ from tests.api.conftest import Client, MakeApp, client_of, ended, items, make_jo
 
 CountRows = Callable[[], dict[str, int]]
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[moody.Gated]]:
-    """The gate of the model `gated`, closed; opened at the end, so that no thread stays behind it."""
-    monkeypatch.setattr(moody.Gated, "opened", threading.Event())
-    monkeypatch.setattr(moody.Gated, "entered", threading.Semaphore(0))
-    yield moody.Gated
-    moody.Gated.opened.set()
 
 
 def test_a_job_over_an_upload_is_accepted_at_once(client: Client, count_rows: CountRows) -> None:

@@ -3,7 +3,7 @@
 import gzip
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -185,28 +185,20 @@ HOLD = {"data": [{"hold": True, "n": 1}]}
 GATED = "/v1/models/gated/predict"
 
 
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Closed, until it is set."""
-    opened = threading.Event()
-    monkeypatch.setattr(moody.Gated, "opened", opened)
-    monkeypatch.setattr(moody.Gated, "entered", threading.Semaphore(0))
-    yield opened
-    opened.set()
-
-
-def test_a_late_answer_is_a_504_that_says_how_to_get_a_job(make_app: MakeApp, gate: threading.Event) -> None:
+def test_a_late_answer_is_a_504_that_says_how_to_get_a_job(
+    make_app: MakeApp, gate: type[moody.Gated]
+) -> None:
     client = client_of(make_app(online_timeout_seconds=0.1))
 
     problem = refused(client.post(GATED, json=HOLD), 504, "within 0.1 seconds", "Prefer: wait=", "/v1/jobs")
 
     assert problem["type"] == "urn:twofold:problem:overdue"
-    gate.set()
+    gate.opened.set()
     assert client.post(GATED, json={"data": [{"n": 2}]}).json["prediction"] == [{"n": 2, "passed": True}]
 
 
 def test_a_late_answer_becomes_the_job_that_the_client_prefers(
-    app: Flask, gate: threading.Event, start_runner: Callable[[Flask], Runner]
+    app: Flask, gate: type[moody.Gated], start_runner: Callable[[Flask], Runner]
 ) -> None:
     client = client_of(app)
 
@@ -216,7 +208,7 @@ def test_a_late_answer_becomes_the_job_that_the_client_prefers(
     assert response.headers["Preference-Applied"] == "wait=0"
     assert response.headers["Location"] == f"/v1/jobs/{response.json['id']}"
     assert int(response.headers["Retry-After"]) > 0
-    gate.set()
+    gate.opened.set()
     start_runner(app)
     job = client.get(f"{response.headers['Location']}?wait=30").json
     assert (job["model"], job["status"], job["counts"]["total"]) == ("gated", "succeeded", 1)
@@ -259,7 +251,7 @@ def test_items_that_do_not_fit_make_no_job(client: Client) -> None:
 
 
 def test_a_model_that_keeps_too_many_waiting_turns_the_next_away(
-    make_app: MakeApp, gate: threading.Event
+    make_app: MakeApp, gate: type[moody.Gated]
 ) -> None:
     app = make_app(moody.DECLARED.replace("concurrency = 2", "max_waiting_items = 1"))
     batcher = services_of(app).registry.batcher(services_of(app).registry.get("gated"))
@@ -281,7 +273,7 @@ def test_a_model_that_keeps_too_many_waiting_turns_the_next_away(
     problem = refused(response, 503, "1 items wait for model gated 1", "/v1/jobs")
     assert problem["type"] == "urn:twofold:problem:overloaded"
     assert int(response.headers["Retry-After"]) > 0
-    gate.set()
+    gate.opened.set()
     for thread in (holding, waiting):
         thread.join(30)
     assert [answer.status_code for answer in answers] == [200, 200]
