@@ -247,16 +247,19 @@ def unfrozen() -> Iterator[None]:
 
 def test_requests_are_answered_by_one_or_the_other_while_models_take_turns() -> None:
     registry = ready(number(0))
+    have_asked = threading.Barrier(5)
     is_over = threading.Event()
 
     def keep_asking() -> set[str]:
-        seen = set()
+        seen = {ask(registry)}
+        have_asked.wait(20)
         while not is_over.is_set():
             seen.add(ask(registry))
-        return seen
+        return seen | {ask(registry)}
 
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(keep_asking) for _ in range(4)]
+        have_asked.wait(20)
         for turn in range(1, 30):
             registry.replace([number(turn, str(turn % 3))])
             wait_until(lambda: ask(registry) == str(turn), "the turn")  # noqa: B023 — awaited at once
