@@ -4,6 +4,7 @@ A runner is one of gunicorn's workers: the arbiter forks it, sees its heartbeat,
 hangs, and drains it on SIGTERM within `--graceful-timeout`. What makes it a runner is decided at the fork.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -136,6 +137,9 @@ def on_starting(server: Arbiter) -> None:
     server.reload = partial(_reload, server)
     _import_before_fork()
     _preload()
+    # A child's garbage collector writes into all that it looks at, and so would copy every page of it.
+    gc.collect()
+    gc.freeze()
     if os.environ.get("GUNICORN_FD") == "":
         # SIGUSR2 hands on the sockets of the old server by number; with `reuse_port` there are none, and
         # gunicorn cannot read the empty list. It does not use what it reads then, either.
