@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from alembic.util import CommandError
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -26,6 +25,8 @@ def upgrade() -> None:
         try:
             database.require_current_schema()
         except Unavailable:
+            from alembic.util import CommandError
+
             try:
                 database.upgrade()
             except CommandError as error:  # the tables are at a migration that this version does not have

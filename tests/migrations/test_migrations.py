@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from app.db import Database
+from app.db import MIGRATIONS, Database, newest_migration
 from app.errors import Unavailable
 from app.tables import Row
 from tests.migrations.conftest import ROOT, Alembic
@@ -47,6 +48,10 @@ def test_up_down_and_up_again(empty_database: Database, alembic: Alembic) -> Non
     again.upgrade()
     assert names(again) - OF_ALEMBIC == wanted
     again.dispose()
+
+
+def test_the_newest_is_the_one_head_by_the_number_of_its_file() -> None:
+    assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [newest_migration()]
 
 
 def test_they_make_what_the_code_declares(empty_database: Database, alembic: Alembic) -> None:

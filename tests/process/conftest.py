@@ -287,6 +287,9 @@ def is_alive(pid: int) -> bool:
     """Whether there is such a process, and it has not ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends between the opening and the reading
+    except (
+        FileNotFoundError,
+        ProcessLookupError,
+    ):  # the latter if it ends between the opening and the reading
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
