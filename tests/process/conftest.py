@@ -2,17 +2,19 @@
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, make_url, text
 
 from app.db import Database
 from tests.waiting import wait_until
@@ -87,6 +89,19 @@ class Server:
         """Starts gunicorn from the repository's root, and waits until it is ready."""
         self.launch(self.command(*options))
         self.wait_ready()
+
+    @contextmanager
+    def lent(self, *options: str) -> Iterator[None]:
+        """For one test of those that share it: it runs, holds nothing and has seen nothing; shows what it logs."""
+        for name in ("hold", "seen"):  # of a test that failed
+            (self.directory / name).unlink(missing_ok=True)
+        n_logged = self.log.stat().st_size if self.log.exists() else 0
+        try:
+            if self.process is None or self.process.poll() is not None:
+                self.start(*options)
+            yield
+        finally:
+            sys.stdout.write(self.log.read_bytes()[n_logged:].decode())
 
     def command(self, *options: str) -> list[str]:
         return [str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options]
@@ -181,7 +196,7 @@ class Server:
         assert outputs == {
             "prediction": [{"number": number, "double": 2 * number} for number in range(n_items)]
         }
-        assert self.rows("SELECT count(*) AS n FROM outputs") == [{"n": n_items}]
+        assert self.rows(f"SELECT count(*) AS n FROM outputs WHERE job_id = '{job_id}'") == [{"n": n_items}]
 
     def log_says(self, words: str, n_times: int = 1) -> None:
         """Waits until the log has these words so many times."""
@@ -240,7 +255,7 @@ class Server:
             sys.stdout.write(self.log.read_text())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lane(request: pytest.FixtureRequest) -> str:
     """What is served: `asgi`, as `make serve` does, or what a test names by `both_lanes`."""
     return str(getattr(request, "param", "asgi"))
@@ -274,6 +289,19 @@ def server(serve: Callable[[URL], Server], database_url: URL) -> Server:
 def sqlite_server(serve: Callable[[URL], Server], sqlite_url: URL) -> Server:
     """A server on SQLite, for what does not depend on the database; it has to be started."""
     return serve(sqlite_url)
+
+
+@pytest.fixture(scope="module")
+def shared_server(
+    migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, lane: str
+) -> Iterator[Server]:
+    """A server on SQLite for those tests of a module that leave it as they found it; it is lent to each of them."""
+    directory = tmp_path_factory.mktemp("server")
+    path = shutil.copy(migrated_sqlite, directory / "twofold.db")
+    server = Server(Database(make_url(f"sqlite:///{path}")), directory, lane)
+    yield server
+    server.end()
+    server.database.dispose()
 
 
 def _free_port() -> int:

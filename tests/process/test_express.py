@@ -40,30 +40,40 @@ name = "slow"
 version = "1"
 class = "echoing:Slow"
 """
-N_REQUESTS = 1500
+N_REQUESTS = 600
 N_WAITING = 20
+"""Fewer than prove that a model which is held now and then is quick: then it would hold the whole worker."""
 OPTIONS = "-w", "1", "--threads", "1"
 """One worker, which on `wsgi:app` answers nothing else while its only thread waits for a model."""
+TIMEOUT_SECONDS = 4.0
+"""Much longer than any test holds the model, but for the one that waits for it."""
 
 pytestmark = both_lanes
 
 
+@pytest.fixture(scope="module")
+def echoing_server(shared_server: Server) -> Iterator[Server]:
+    models = shared_server.directory / "models.toml"
+    shared_server.declare(models.read_text() + ECHOING)
+    (shared_server.directory / "echoing.py").write_text(ECHOING_MODELS)
+    shared_server.environment["TWOFOLD_RUNNER"] = "off"
+    shared_server.environment["TWOFOLD_ONLINE_TIMEOUT_SECONDS"] = str(TIMEOUT_SECONDS)
+    yield shared_server
+    assert shared_server.stop() == 0
+
+
 @pytest.fixture
-def server(sqlite_server: Server) -> Iterator[Server]:
-    """One web worker, not started yet."""
-    models = sqlite_server.directory / "models.toml"
-    sqlite_server.declare(models.read_text() + ECHOING)
-    (sqlite_server.directory / "echoing.py").write_text(ECHOING_MODELS)
-    sqlite_server.environment["TWOFOLD_RUNNER"] = "off"
-    yield sqlite_server
-    assert sqlite_server.process is not None
-    assert sqlite_server.process.returncode == 0 or sqlite_server.stop() == 0
+def server(echoing_server: Server) -> Iterator[Server]:
+    """A server that runs."""
+    with echoing_server.lent(*OPTIONS):
+        yield echoing_server
 
 
-def request(number: int, *headers: str, model: str = "held") -> bytes:
+def request(number: int, *headers: str, model: str = "held", n_inner: int | None = None) -> bytes:
     # What looks like a request inside a body must not become one, wherever the bytes are cut.
     inner = f"POST /v1/models/{model}/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 25\r\n\r\n"
-    body = orjson.dumps({"data": [{"number": number, "text": inner * (number % 3)}]})
+    text = inner * (number % 3 if n_inner is None else n_inner)
+    body = orjson.dumps({"data": [{"number": number, "text": text}]})
     lines = [
         f"POST /v1/models/{model}/predict HTTP/1.1",
         "Host: x",
@@ -141,7 +151,6 @@ def connect(server: Server) -> Iterator[Connect]:
 
 @pytest.mark.parametrize("model", ["quick", "slow"])
 def test_requests_in_any_pieces_are_answered_in_turn(server: Server, connect: Connect, model: str) -> None:
-    server.start(*OPTIONS)
     randomness = random.Random(11)
     connection = connect()
     n_sent = n_express = 0
@@ -170,7 +179,6 @@ def test_requests_in_any_pieces_are_answered_in_turn(server: Server, connect: Co
 def test_a_connection_of_the_express_is_kept_alive_and_then_closed(
     server: Server, connect: Connect, model: str
 ) -> None:
-    server.start(*OPTIONS)
     connection = connect()
 
     for number in range(PROBATION_CALLS + 10):
@@ -183,7 +191,6 @@ def test_a_connection_of_the_express_is_kept_alive_and_then_closed(
 
 
 def test_an_answer_is_the_one_of_the_ordinary_lane(server: Server, connect: Connect) -> None:
-    server.start(*OPTIONS)
     connection = connect()
     for body in ['{"data":[{"number":1}]}', '{"data":[{"number":"x"}]}', "[", ""]:
         lines = ["POST /v1/models/held/predict HTTP/1.1", "Host: x", "Content-Type: application/json"]
@@ -205,24 +212,22 @@ def test_an_answer_is_the_one_of_the_ordinary_lane(server: Server, connect: Conn
 
 
 def test_what_is_sent_while_a_request_waits_is_answered_after_it(server: Server, connect: Connect) -> None:
-    server.start(*OPTIONS)
     server.hold()
     connection = connect()
     connection.send(request(0))
     wait_until(server.seen, "the model to have it")
 
-    for number in range(1, 1000):  # more than is read meanwhile
-        connection.send(request(number))
+    for number in range(1, N_WAITING):
+        connection.send(request(number, n_inner=number % 2 * 600))  # together more than is read meanwhile
     assert server.call("GET", "/livez")[0] == 200
     server.let_go()
 
     assert connection.read().item == {"number": 0, "text": "", "double": 0}
-    for number in range(1, 1000):
+    for number in range(1, N_WAITING):
         assert connection.read().item["double"] == 2 * number
 
 
 def test_the_model_never_sees_the_items_of_who_hung_up(server: Server, connect: Connect) -> None:
-    server.start(*OPTIONS)
     server.hold()
     holding, last = connect(), connect()
     leaving = [connect() for _ in range(N_WAITING)]
@@ -244,8 +249,6 @@ def test_the_model_never_sees_the_items_of_who_hung_up(server: Server, connect: 
 
 
 def test_a_late_answer_is_a_504_on_a_connection_that_goes_on(server: Server, connect: Connect) -> None:
-    server.environment["TWOFOLD_ONLINE_TIMEOUT_SECONDS"] = "0.3"
-    server.start(*OPTIONS)
     server.hold()
     connections = [connect() for _ in range(3)]
     for number, connection in enumerate(connections):
@@ -262,7 +265,6 @@ def test_a_late_answer_is_a_504_on_a_connection_that_goes_on(server: Server, con
 
 
 def test_a_server_that_is_stopped_answers_all_that_waits(server: Server, connect: Connect) -> None:
-    server.start(*OPTIONS)
     server.hold()
     connections = [connect() for _ in range(N_WAITING)]
     for number, connection in enumerate(connections):
@@ -283,16 +285,17 @@ def test_a_server_that_is_stopped_answers_all_that_waits(server: Server, connect
     assert server.process.wait(20) == 0
 
 
-def test_with_the_access_log_on_each_request_is_logged(server: Server, connect: Connect) -> None:
-    server.environment["TWOFOLD_ACCESS_LOG"] = "on"
-    server.start(*OPTIONS)
-    connection = connect()
+def test_with_the_access_log_on_each_request_is_logged(sqlite_server: Server) -> None:
+    sqlite_server.environment |= {"TWOFOLD_ACCESS_LOG": "on", "TWOFOLD_RUNNER": "off"}
+    sqlite_server.start(*OPTIONS)
 
-    for number in range(3):
-        connection.send(request(number))
-        assert connection.read().item["double"] == 2 * number
+    with closing(Kept(sqlite_server)) as connection:
+        for number in range(3):
+            connection.send(request(number))
+            assert connection.read().item["double"] == 2 * number
 
-    server.log_says("POST /v1/models/held/predict", 3)
+    sqlite_server.log_says("POST /v1/models/held/predict", 3)
+    assert sqlite_server.stop() == 0
 
 
 def _listens(server: Server) -> bool:
