@@ -37,15 +37,21 @@ MORE_THAN_THREADS = 40
 pytestmark = both_lanes
 
 
+@pytest.fixture(scope="module")
+def touchy_server(shared_server: Server) -> Iterator[Server]:
+    models = shared_server.directory / "models.toml"
+    shared_server.declare(models.read_text() + TOUCHY)
+    (shared_server.directory / "touchy.py").write_text(TOUCHY_MODEL)
+    shared_server.environment["TWOFOLD_CHUNK_ITEMS"] = "20"
+    yield shared_server
+    assert shared_server.stop() == 0
+
+
 @pytest.fixture
-def server(sqlite_server: Server) -> Iterator[Server]:
+def server(touchy_server: Server) -> Iterator[Server]:
     """One web worker, so that all requests meet in it."""
-    models = sqlite_server.directory / "models.toml"
-    sqlite_server.declare(models.read_text() + TOUCHY)
-    (sqlite_server.directory / "touchy.py").write_text(TOUCHY_MODEL)
-    sqlite_server.start("-w", "1")
-    yield sqlite_server
-    assert sqlite_server.stop() == 0
+    with touchy_server.lent("-w", "1"):
+        yield touchy_server
 
 
 def request(path: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
@@ -85,16 +91,21 @@ def test_uploads_that_are_cut_leave_nothing_and_hold_no_thread(server: Server) -
     for number in range(MORE_THAN_THREADS):
         with closing(connect(server)) as leaving:
             head = "Transfer-Encoding: chunked" if number % 2 else "Content-Length: 1000000"
-            lines = ["POST /v1/inputs HTTP/1.1", "Host: x", "Content-Type: application/x-ndjson", head]
+            lines = [
+                "POST /v1/inputs?collection=cut HTTP/1.1",
+                "Host: x",
+                "Content-Type: application/x-ndjson",
+                head,
+            ]
             block = b'{"number":1}\n' * 5000
             framed = b"%x\r\n%b\r\n" % (len(block), block) if number % 2 else block
             leaving.sendall("\r\n".join([*lines, "", ""]).encode() + framed)
 
     def is_clean() -> bool:
-        return not server.rows("SELECT id FROM inputs")
+        return not server.rows("SELECT id FROM inputs WHERE collection = 'cut'")
 
     wait_until(is_clean, "what was uploaded to be gone")
-    assert server.call("GET", "/v1/inputs") == (200, {"data": []})
+    assert server.call("GET", "/v1/inputs?collection=cut") == (200, {"data": []})
 
 
 def test_downloads_that_nobody_takes_end_and_hold_no_thread(server: Server) -> None:
