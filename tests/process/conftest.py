@@ -196,7 +196,11 @@ class Server:
         assert outputs == {
             "prediction": [{"number": number, "double": 2 * number} for number in range(n_items)]
         }
-        assert self.rows(f"SELECT count(*) AS n FROM outputs WHERE job_id = '{job_id}'") == [{"n": n_items}]
+        n_chunks, n_outputs = (
+            self.rows(f"SELECT count(*) AS n FROM {table} WHERE job_id = '{job_id}'")
+            for table in ("chunks", "outputs")
+        )
+        assert n_outputs == n_chunks
 
     def log_says(self, words: str, n_times: int = 1) -> None:
         """Waits until the log has these words so many times."""

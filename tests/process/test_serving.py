@@ -3,36 +3,38 @@
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
 import orjson
+import pytest
 
 from tests.data.bodies import zstd
 from tests.process.conftest import BIN, HELD_TOML, Server, both_lanes
 from tests.waiting import wait_until
 
 
-@both_lanes
-def test_gunicorn_serves_online_and_batch_and_stops_cleanly(server: Server) -> None:
-    server.start()
+@pytest.fixture
+def running_server(shared_server: Server) -> Iterator[Server]:
+    """A server that runs."""
+    shared_server.environment["TWOFOLD_CHUNK_ITEMS"] = "100"
+    with shared_server.lent():
+        yield shared_server
 
+
+@both_lanes
+def test_gunicorn_serves_online_and_batch(running_server: Server) -> None:
+    server = running_server
     status, answer = server.call("POST", "/v1/models/held/predict", {"data": [{"number": 4, "id": "a"}]})
     assert (status, answer["prediction"]) == (200, [{"number": 4, "id": "a", "double": 8}])
-    server.finish(server.enqueue(25), 25)
-
-    assert server.stop() == 0
-    assert server.rows("SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL") == [{"n": 0}]
-    log = server.log.read_text()
-    assert "Traceback" not in log
-    assert '"level": "error"' not in log
+    server.finish(server.enqueue(250), 250)
 
 
-def test_a_compressed_upload_in_pieces_and_a_compressed_download_come_through(sqlite_server: Server) -> None:
-    server = sqlite_server
-    server.environment["TWOFOLD_CHUNK_ITEMS"] = "1000"
-    server.start()
+@both_lanes
+def test_a_compressed_upload_in_pieces_and_a_compressed_download_come_through(running_server: Server) -> None:
+    server = running_server
     lines = [b'{"number":%d}\n' % number for number in range(20_000)]
     body = zstd.compress(b"".join(lines))
     pieces = (body[start : start + 1000] for start in range(0, len(body), 1000))
@@ -51,6 +53,30 @@ def test_a_compressed_upload_in_pieces_and_a_compressed_download_come_through(sq
         assert response.headers["Transfer-Encoding"] == "chunked"
         answered = [orjson.loads(line) for line in zstd.decompress(response.read()).splitlines()]
         assert answered == [{"number": number, "double": 2 * number} for number in range(19_000, 20_000)]
+
+
+@pytest.mark.parametrize("lane", ["asgi"], indirect=True)
+def test_a_second_server_at_the_same_address_is_refused_in_one_line(running_server: Server) -> None:
+    server = running_server
+
+    status, lines = server.refuse()
+
+    assert status != 0
+    assert lines[1:] == [f"twofold: cannot listen at 127.0.0.1:{server.port}: Address already in use"]
+    assert server.call("GET", "/livez")[0] == 200
+
+
+@both_lanes
+def test_a_server_that_has_run_a_job_stops_cleanly(running_server: Server) -> None:
+    server = running_server
+    server.finish(server.enqueue(250), 250)
+
+    assert server.stop() == 0
+
+    assert server.rows("SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL") == [{"n": 0}]
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert '"level": "error"' not in log
 
 
 @both_lanes
@@ -80,8 +106,8 @@ def test_a_preloaded_model_is_loaded_once_for_web_workers_and_runner(sqlite_serv
 def test_without_a_runner_jobs_wait(sqlite_server: Server) -> None:
     server = sqlite_server
     server.environment["TWOFOLD_RUNNER"] = "off"
-    server.start("-w", "2")
-    server.wait_workers(2, n_runners=0)
+    server.start("-w", "1")
+    server.wait_workers(1, n_runners=0)
 
     job_id = server.enqueue(1)
     assert server.call("GET", f"/v1/jobs/{job_id}?wait=1")[1]["status"] == "queued"
@@ -99,17 +125,6 @@ def test_flask_run_serves_and_runs_jobs_in_one_process(sqlite_server: Server) ->
     assert server.process is not None
     assert server.rows("SELECT pid FROM runners") == [{"pid": server.process.pid}]
     server.stop(signal.SIGINT)
-
-
-def test_a_second_server_at_the_same_address_is_refused_in_one_line(sqlite_server: Server) -> None:
-    server = sqlite_server
-    server.start("-w", "1")
-
-    status, lines = server.refuse()
-
-    assert status != 0
-    assert lines[1:] == [f"twofold: cannot listen at 127.0.0.1:{server.port}: Address already in use"]
-    assert server.call("GET", "/livez")[0] == 200
 
 
 def test_a_wrong_setting_stops_the_start_with_one_line_that_says_what_to_change(
