@@ -77,6 +77,7 @@ class Server:
             "TWOFOLD_CHUNK_ITEMS": "1",
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self._n_logged = 0
         (directory / "held.py").write_text(HELD_MODEL)
 
     def declare(self, models: str) -> Path:
@@ -95,13 +96,13 @@ class Server:
         """For one test of those that share it: it runs, holds nothing and has seen nothing; shows what it logs."""
         for name in ("hold", "seen"):  # of a test that failed
             (self.directory / name).unlink(missing_ok=True)
-        n_logged = self.log.stat().st_size if self.log.exists() else 0
+        self._n_logged = self.log.stat().st_size if self.log.exists() else 0
         try:
             if self.process is None or self.process.poll() is not None:
                 self.start(*options)
             yield
         finally:
-            sys.stdout.write(self.log.read_bytes()[n_logged:].decode())
+            sys.stdout.write(self.logged())
 
     def command(self, *options: str) -> list[str]:
         return [str(BIN / "gunicorn"), f"{self.lane}:app", "-b", f"127.0.0.1:{self.port}", *options]
@@ -202,28 +203,35 @@ class Server:
         )
         assert n_outputs == n_chunks
 
+    def logged(self) -> str:
+        """Its log, from where it was last lent."""
+        return self.log.read_bytes()[self._n_logged :].decode()
+
     def log_says(self, words: str, n_times: int = 1) -> None:
         """Waits until the log has these words so many times."""
-        wait_until(lambda: self.log.read_text().count(words) >= n_times, f"the log to say {words!r}")
+        wait_until(lambda: self.logged().count(words) >= n_times, f"the log to say {words!r}")
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         with self.database.reading() as session:
             return [dict(row) for row in session.execute(text(sql)).mappings()]
 
-    def children(self) -> set[int]:
-        """The live processes that the server's main process started."""
+    def children(self, parent: int | None = None) -> set[int]:
+        """The live processes that the server's main process started, or another one."""
         assert self.process is not None
-        pid = self.process.pid
+        pid = parent or self.process.pid
         return {
             int(child)
             for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             if is_alive(int(child))
         }
 
-    def runners(self) -> set[int]:
-        """Those of them that are runners, by their own word."""
-        registered = {row["pid"] for row in self.rows("SELECT pid FROM runners WHERE stopped_at IS NULL")}
-        return registered & self.children()
+    def registered(self) -> set[int]:
+        """The processes of all runners that have not said that they stopped."""
+        return {row["pid"] for row in self.rows("SELECT pid FROM runners WHERE stopped_at IS NULL")}
+
+    def runners(self, parent: int | None = None) -> set[int]:
+        """Those of the children that are runners, by their own word."""
+        return self.registered() & self.children(parent)
 
     def web_workers(self) -> set[int]:
         """Those of them that are not."""
@@ -266,6 +274,8 @@ def lane(request: pytest.FixtureRequest) -> str:
 
 
 both_lanes = pytest.mark.parametrize("lane", ["asgi", "wsgi"], indirect=True)
+one_lane = pytest.mark.parametrize("lane", ["asgi"], indirect=True)
+"""For what does not depend on it, but shares a server with what is tested on both."""
 
 
 @pytest.fixture
@@ -303,9 +313,12 @@ def shared_server(
     directory = tmp_path_factory.mktemp("server")
     path = shutil.copy(migrated_sqlite, directory / "twofold.db")
     server = Server(Database(make_url(f"sqlite:///{path}")), directory, lane)
-    yield server
-    server.end()
-    server.database.dispose()
+    try:
+        yield server
+        assert server.process is None or server.stop() == 0
+    finally:
+        server.end()
+        server.database.dispose()
 
 
 def _free_port() -> int:

@@ -52,14 +52,13 @@ pytestmark = both_lanes
 
 
 @pytest.fixture(scope="module")
-def echoing_server(shared_server: Server) -> Iterator[Server]:
+def echoing_server(shared_server: Server) -> Server:
     models = shared_server.directory / "models.toml"
     shared_server.declare(models.read_text() + ECHOING)
     (shared_server.directory / "echoing.py").write_text(ECHOING_MODELS)
     shared_server.environment["TWOFOLD_RUNNER"] = "off"
     shared_server.environment["TWOFOLD_ONLINE_TIMEOUT_SECONDS"] = str(TIMEOUT_SECONDS)
-    yield shared_server
-    assert shared_server.stop() == 0
+    return shared_server
 
 
 @pytest.fixture

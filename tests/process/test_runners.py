@@ -3,31 +3,37 @@
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from app.executors.supply import MOST_PER_SLOT
 from tests.process.conftest import ROOT, Server, is_alive
 from tests.waiting import wait_until
 
-STOPPED = "SELECT count(*) AS n FROM runners WHERE stopped_at IS NOT NULL"
+N_ITEMS = MOST_PER_SLOT + 8
+"""More than one runner claims, however short the chunks were that it had before."""
 
 
 @pytest.fixture
-def two(sqlite_server: Server) -> Server:
-    """A server with two runners; it has to be started."""
-    sqlite_server.environment["TWOFOLD_RUNNERS"] = "2"
-    return sqlite_server
+def two(shared_server: Server) -> Iterator[Server]:
+    """A server with one web worker and two runners, which its test leaves with as many, or ended."""
+    shared_server.environment |= {
+        "TWOFOLD_RUNNERS": "2",
+        "TWOFOLD_LEASE_SECONDS": "2",
+        "TWOFOLD_JOB_WINDOW": str(N_ITEMS),
+    }
+    with shared_server.lent("-w", "1", "--pid", str(shared_server.directory / "pid")):
+        shared_server.wait_workers(1, n_runners=2)
+        yield shared_server
 
 
 def test_web_workers_come_and_go_beside_two_runners(two: Server) -> None:
-    two.start("-w", "2")
-    two.wait_workers(2, n_runners=2)
     assert two.process is not None
     runners = two.runners()
 
-    two.process.send_signal(signal.SIGTTIN)
-    two.wait_workers(3, n_runners=2)
+    for n_web in (2, 3):
+        two.process.send_signal(signal.SIGTTIN)
+        two.wait_workers(n_web, n_runners=2)
     for n_web in (2, 1):
         two.process.send_signal(signal.SIGTTOU)
         two.wait_workers(n_web, n_runners=2)
@@ -38,16 +44,13 @@ def test_web_workers_come_and_go_beside_two_runners(two: Server) -> None:
 
     assert two.runners() == runners
     two.finish(two.enqueue(6), 6)
-    assert two.stop() == 0
-    assert two.rows(STOPPED) == [{"n": 2}]
+    two.process.send_signal(signal.SIGTTOU)
+    two.wait_workers(1, n_runners=2)
 
 
 def test_a_killed_runner_is_replaced_while_the_other_goes_on(two: Server) -> None:
-    two.environment["TWOFOLD_LEASE_SECONDS"] = "2"
-    two.start("-w", "1")
-    two.wait_workers(1, n_runners=2)
     two.hold()
-    job_id = two.enqueue(12)
+    job_id = two.enqueue(N_ITEMS)
     wait_until(lambda: len(two.seen()) == 2, "a chunk in the model of each runner")
     victim, survivor = sorted(two.runners())
 
@@ -57,10 +60,10 @@ def test_a_killed_runner_is_replaced_while_the_other_goes_on(two: Server) -> Non
 
     assert survivor in two.runners()
     two.let_go()
-    two.finish(job_id, 12)
+    two.finish(job_id, N_ITEMS)
     seen = two.seen()
-    assert len(seen) == 13, "what ran in the killed one ran once more, and nothing else"
-    assert set(seen) == set(range(12))
+    assert len(seen) == N_ITEMS + 1, "what ran in the killed one ran once more, and nothing else"
+    assert set(seen) == set(range(N_ITEMS))
 
     (web,) = two.web_workers()
     runners = two.runners()
@@ -68,63 +71,59 @@ def test_a_killed_runner_is_replaced_while_the_other_goes_on(two: Server) -> Non
     wait_until(lambda: web not in two.children(), "its end")
     two.wait_workers(1, n_runners=2)
     assert two.runners() == runners, "a web worker is replaced by a web worker"
-    assert two.stop() == 0
 
 
 def test_an_upgrade_in_flight_hands_over_to_a_server_with_two_runners(two: Server) -> None:
-    two.start("-w", "1", "--pid", str(two.directory / "pid"))
-    two.wait_workers(1, n_runners=2)
     assert two.process is not None
     before = two.children()
+    runners = two.runners()
 
     two.process.send_signal(signal.SIGUSR2)
     (successor,) = wait_until(lambda: two.children() - before, "the new server")
-    wait_until(lambda: two.rows(LIVING) == [{"n": 4}], "its runners to have registered", 30)
-    assert len(_children(successor)) == 3
+    wait_until(lambda: len(two.children(successor)) == 3, "its web worker and its runners", 30)
+    wait_until(lambda: len(two.runners(successor)) == 2, "its runners to have registered")
     assert two.stop() == 0
+    assert not runners & two.registered()
 
     wait_until(two.is_ready, "the new server to be ready")
     two.finish(two.enqueue(6), 6)
-    assert two.rows(LIVING) == [{"n": 2}]
+    assert len(two.runners(successor)) == 2
     os.kill(successor, signal.SIGTERM)
     wait_until(lambda: not is_alive(successor), "the end of the new server", 30)
 
 
 @pytest.fixture
-def daemon(two: Server) -> Iterator[int]:
+def daemon(sqlite_server: Server) -> Iterator[int]:
     """The process id of a daemon of one web worker and two runners."""
-    pid_file = two.directory / "pid"
-    two.launch([*two.command("-w", "1"), "--daemon", "--pid", str(pid_file), "--chdir", str(ROOT)])
-    assert two.process is not None
-    assert two.process.wait(30) == 0
+    sqlite_server.environment["TWOFOLD_RUNNERS"] = "2"
+    pid_file = sqlite_server.directory / "pid"
+    options = "-w", "1", "--daemon", "--pid", str(pid_file), "--chdir", str(ROOT)
+    sqlite_server.launch(sqlite_server.command(*options))
+    assert sqlite_server.process is not None
+    assert sqlite_server.process.wait(30) == 0
     wait_until(pid_file.exists, "the daemon's pid file")
     pid = int(pid_file.read_text())
     yield pid
     if is_alive(pid):
         os.kill(pid, signal.SIGKILL)
-        for child in _children(pid):
+        for child in sqlite_server.children(pid):
             os.kill(child, signal.SIGKILL)
 
 
-def test_winch_leaves_a_daemon_without_workers_and_one_more_brings_all_back(two: Server, daemon: int) -> None:
-    wait_until(two.is_ready, "the daemon to be ready", 40)
-    wait_until(lambda: two.rows(LIVING) == [{"n": 2}], "both runners", 30)
+def test_winch_leaves_a_daemon_without_workers_and_one_more_brings_all_back(
+    sqlite_server: Server, daemon: int
+) -> None:
+    server = sqlite_server
+    wait_until(server.is_ready, "the daemon to be ready", 40)
+    wait_until(lambda: len(server.runners(daemon)) == 2, "both runners", 30)
 
     os.kill(daemon, signal.SIGWINCH)
-    wait_until(lambda: not _children(daemon), "the end of all workers", 30)
-    assert two.rows(LIVING) == [{"n": 0}]
+    wait_until(lambda: not server.children(daemon), "the end of all workers", 30)
+    assert server.registered() == set()
 
     os.kill(daemon, signal.SIGTTIN)
-    wait_until(two.is_ready, "the daemon to be ready", 40)
-    wait_until(lambda: two.rows(LIVING) == [{"n": 2}], "both runners", 30)
-    assert len(_children(daemon)) == 3
+    wait_until(server.is_ready, "the daemon to be ready", 40)
+    wait_until(lambda: len(server.children(daemon)) == 3, "the web worker and both runners", 30)
+    wait_until(lambda: len(server.runners(daemon)) == 2, "both runners", 30)
     os.kill(daemon, signal.SIGTERM)
     wait_until(lambda: not is_alive(daemon), "the end of the daemon", 30)
-
-
-LIVING = "SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL"
-
-
-def _children(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if is_alive(int(child))]

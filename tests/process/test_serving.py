@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from tests.data.bodies import zstd
-from tests.process.conftest import BIN, HELD_TOML, Server, both_lanes
+from tests.process.conftest import BIN, HELD_TOML, Server, both_lanes, one_lane
 from tests.waiting import wait_until
 
 
@@ -55,7 +55,7 @@ def test_a_compressed_upload_in_pieces_and_a_compressed_download_come_through(ru
         assert answered == [{"number": number, "double": 2 * number} for number in range(19_000, 20_000)]
 
 
-@pytest.mark.parametrize("lane", ["asgi"], indirect=True)
+@one_lane
 def test_a_second_server_at_the_same_address_is_refused_in_one_line(running_server: Server) -> None:
     server = running_server
 

@@ -38,13 +38,12 @@ pytestmark = both_lanes
 
 
 @pytest.fixture(scope="module")
-def touchy_server(shared_server: Server) -> Iterator[Server]:
+def touchy_server(shared_server: Server) -> Server:
     models = shared_server.directory / "models.toml"
     shared_server.declare(models.read_text() + TOUCHY)
     (shared_server.directory / "touchy.py").write_text(TOUCHY_MODEL)
     shared_server.environment["TWOFOLD_CHUNK_ITEMS"] = "20"
-    yield shared_server
-    assert shared_server.stop() == 0
+    return shared_server
 
 
 @pytest.fixture

@@ -9,38 +9,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.process.conftest import Server, both_lanes, is_alive
+import pytest
+
+from tests.process.conftest import Server, both_lanes, is_alive, one_lane
 from tests.waiting import wait_until
 
+PACE_SECONDS = 0.005
+"""Between two requests of a client, which would take all of a processor otherwise."""
+REGISTERED = "SELECT count(*) AS n FROM runners"
 
-def test_there_are_as_many_web_workers_as_asked_for_and_one_runner(sqlite_server: Server) -> None:
-    server = sqlite_server
-    server.start("-w", "3")
-    server.wait_workers(3)
+
+@pytest.fixture
+def server(shared_server: Server) -> Iterator[Server]:
+    """A server with one web worker and one runner, which its test leaves with one of each, or ended."""
+    with shared_server.lent("-w", "1", "--pid", str(shared_server.directory / "pid")):
+        shared_server.wait_workers(1)
+        yield shared_server
+
+
+@one_lane
+def test_there_are_as_many_web_workers_as_asked_for_and_one_runner(server: Server) -> None:
     assert server.process is not None
     (runner,) = server.runners()
+    registered = server.rows(REGISTERED)
 
-    server.process.send_signal(signal.SIGTTIN)
-    server.wait_workers(4)
-    for n_web in (3, 2, 1):
+    for n_web in (2, 3):
+        server.process.send_signal(signal.SIGTTIN)
+        server.wait_workers(n_web)
+    for n_web in (2, 1):
         server.process.send_signal(signal.SIGTTOU)
         server.wait_workers(n_web)
     server.process.send_signal(signal.SIGTTOU)  # gunicorn keeps a last worker, and so do we
-    server.log_says("Handling signal: ttou", 4)
+    server.log_says("Handling signal: ttou", 3)
     server.process.send_signal(signal.SIGTTIN)
     server.wait_workers(2)
 
     assert server.runners() == {runner}
-    assert server.rows("SELECT count(*) AS n FROM runners") == [{"n": 1}]
+    assert server.rows(REGISTERED) == registered
     server.finish(server.enqueue(3), 3)
-    assert server.stop() == 0
+    server.process.send_signal(signal.SIGTTOU)
+    server.wait_workers(1)
 
 
 @both_lanes
-def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(sqlite_server: Server) -> None:
-    server = sqlite_server
-    server.start("-w", "1")
-    server.wait_workers(1)
+def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(server: Server) -> None:
     server.hold()
     answers: list[Any] = []
 
@@ -66,38 +78,10 @@ def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(sqlite_
     asking.join(20)
     assert answers[0][0] == 200
     wait_gone(server, {worker})
-    assert server.stop() == 0
 
 
-@both_lanes
-def test_an_upgrade_in_flight_hands_over_to_a_new_server(sqlite_server: Server) -> None:
-    server = sqlite_server
-    server.start("-w", "1", "--pid", str(server.directory / "pid"))
-    server.wait_workers(1)
-    old = server.process
-    assert old is not None
-    before = server.children()
-
-    old.send_signal(signal.SIGUSR2)
-    (successor,) = wait_until(lambda: server.children() - before, "the new server")
-    wait_until(lambda: len(_children(successor)) == 2, "its web worker and its runner", 20)
-    wait_until(
-        lambda: server.rows("SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL") == [{"n": 2}],
-        "its runner to have registered",
-    )
-    assert server.stop() == 0
-
-    wait_until(server.is_ready, "the new server to be ready")
-    server.finish(server.enqueue(3), 3)
-    assert server.rows("SELECT count(*) AS n FROM runners WHERE stopped_at IS NULL") == [{"n": 1}]
-    os.kill(successor, signal.SIGTERM)
-    wait_until(lambda: not is_alive(successor), "the end of the new server")
-
-
+@one_lane
 def test_a_killed_runner_is_replaced_and_no_request_is_lost_meanwhile(server: Server) -> None:
-    server.start("-w", "2")
-    server.wait_workers(2)
-
     with requests_under_way(server):
         for _ in range(3):
             (runner,) = server.runners()
@@ -105,15 +89,36 @@ def test_a_killed_runner_is_replaced_and_no_request_is_lost_meanwhile(server: Se
             wait_gone(server, {runner})
             wait_until(server.runners, "a new runner")
 
-    server.wait_workers(2)
+    server.wait_workers(1)
     (runner,) = server.runners()
-    victim = min(server.web_workers())
+    (victim,) = server.web_workers()
     os.kill(victim, signal.SIGKILL)
     wait_gone(server, {victim})
-    server.wait_workers(2)
+    server.wait_workers(1)
     assert server.runners() == {runner}, "a web worker is replaced by a web worker"
+    wait_until(server.is_ready, "it to answer")
     server.finish(server.enqueue(3), 3)
+
+
+@both_lanes
+def test_an_upgrade_in_flight_hands_over_to_a_new_server(server: Server) -> None:
+    old = server.process
+    assert old is not None
+    before = server.children()
+    (runner,) = server.runners()
+
+    old.send_signal(signal.SIGUSR2)
+    (successor,) = wait_until(lambda: server.children() - before, "the new server")
+    wait_until(lambda: len(server.children(successor)) == 2, "its web worker and its runner", 20)
+    wait_until(lambda: len(server.runners(successor)) == 1, "its runner to have registered")
     assert server.stop() == 0
+    assert runner not in server.registered()
+
+    wait_until(server.is_ready, "the new server to be ready")
+    server.finish(server.enqueue(3), 3)
+    assert len(server.runners(successor)) == 1
+    os.kill(successor, signal.SIGTERM)
+    wait_until(lambda: not is_alive(successor), "the end of the new server")
 
 
 @contextmanager
@@ -133,6 +138,7 @@ def requests_under_way(server: Server) -> Iterator[None]:
                 n_answers[kind] += 1
                 if kind == "new":
                     connection.close()
+                is_over.wait(PACE_SECONDS)
         except Exception as error:  # noqa: BLE001 — told below, in the test's thread
             errors.append(error)
         finally:
@@ -159,9 +165,3 @@ def _n_listeners(port: int) -> int:
     """How many sockets listen at a port of 127.0.0.1."""
     sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(local == f"0100007F:{port:04X}" and state == "0A" for _, local, _, state, *_ in sockets)
-
-
-def _children(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    assert children.exists(), f"process {pid} has ended"
-    return [int(child) for child in children.read_text().split()]
