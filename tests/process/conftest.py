@@ -211,6 +211,12 @@ class Server:
         """Waits until the log has these words so many times."""
         wait_until(lambda: self.logged().count(words) >= n_times, f"the log to say {words!r}")
 
+    def check_log(self) -> None:
+        """That it tells of no error."""
+        log = self.log.read_text()
+        assert "Traceback" not in log
+        assert '"level": "error"' not in log
+
     def rows(self, sql: str) -> list[dict[str, Any]]:
         with self.database.reading() as session:
             return [dict(row) for row in session.execute(text(sql)).mappings()]
