@@ -10,15 +10,18 @@ from sqlalchemy import URL
 from tests.outage.postgres import own_postgres
 from tests.soak.soak import soak
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
+KILLS = int(os.environ.get("SOAK_KILLS", "4"))
+SECONDS = 30.0 + 5 * KILLS
+"""At most; one kill takes one or two."""
 
 
 @pytest.mark.timeout(SECONDS + 150)
 def test_nothing_is_lost_or_doubled_on_sqlite(sqlite_url: URL, tmp_path: Path) -> None:
     seed = int(os.environ.get("SOAK_SEED", time.time()))
-    violence, findings = soak(sqlite_url, tmp_path, seed, kills=1000, seconds=SECONDS)
+    violence, findings = soak(sqlite_url, tmp_path, seed, kills=KILLS, seconds=SECONDS)
 
     assert findings.is_well, f"seed {seed}: {violence}; {findings}"
+    assert violence.n_kills >= KILLS
     assert findings.n_items > 0
 
 
@@ -27,8 +30,9 @@ def test_nothing_is_lost_or_doubled_on_postgres(tmp_path: Path) -> None:
     seed = int(os.environ.get("SOAK_SEED", time.time()))
     with own_postgres(tmp_path / "pg") as postgres:
         violence, findings = soak(
-            postgres.url, tmp_path, seed, kills=1000, seconds=SECONDS, postgres=postgres
+            postgres.url, tmp_path, seed, kills=KILLS, seconds=SECONDS, postgres=postgres
         )
 
     assert findings.is_well, f"seed {seed}: {violence}; {findings}"
+    assert violence.n_kills >= KILLS
     assert findings.n_items > 0
