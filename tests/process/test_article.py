@@ -44,19 +44,21 @@ class Curl:
 
 
 @pytest.mark.parametrize(
-    ("models", "feelings"),
+    ("models", "feelings", "content_types"),
     [
-        (None, ["positive", "negative", "neutral"]),
-        (ARTICLE_TOML, None),
+        (None, ["positive", "negative", "neutral"], CONTENT_TYPES),
+        (ARTICLE_TOML, None, CONTENT_TYPES[:1]),
     ],
     ids=["default", "article"],
 )
-def test_the_transcript(sqlite_server: Server, models: str | None, feelings: list[str] | None) -> None:
+def test_the_transcript(
+    sqlite_server: Server, models: str | None, feelings: list[str] | None, content_types: list[list[str]]
+) -> None:
     path = ROOT / "models.toml" if models is None else sqlite_server.declare(models)
     sqlite_server.environment["TWOFOLD_MODELS_FILE"] = str(path)
     sqlite_server.start("-w", "1")
 
-    for options in CONTENT_TYPES:
+    for options in content_types:
         follow_the_transcript(Curl(sqlite_server, options), models is not None, feelings)
     assert sqlite_server.stop() == 0
 
