@@ -1,4 +1,4 @@
-"""`twofold run` as a real process with a model of the user's, on both databases."""
+"""`twofold run` as a real process with a model of the user's."""
 
 import signal
 import subprocess
@@ -12,6 +12,8 @@ from tests.cli.conftest import Start
 from tests.jobs.conftest import Workshop
 from tests.waiting import wait_until
 
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what depends on the process alone."""
 START_SECONDS = 60.0
 """A process imports for a second or two, and for much longer on a busy machine."""
 DECLARED = """
@@ -88,7 +90,11 @@ def again(process: subprocess.Popen[bytes], number: signal.Signals) -> Callable[
     return look
 
 
-@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "database_url"),
+    [(signal.SIGQUIT, "sqlite"), (signal.SIGINT, "postgres")],
+    indirect=["database_url"],
+)
 def test_quit_or_a_second_interrupt_cuts_the_drain_short(
     number: signal.Signals, start: Start, workshop: Workshop, gate: Path
 ) -> None:
@@ -102,6 +108,7 @@ def test_quit_or_a_second_interrupt_cuts_the_drain_short(
     _check_given_back(process, workshop, job_id)
 
 
+@on_sqlite
 def test_user_code_that_outlasts_the_drain_ends_with_the_process(
     start: Start, workshop: Workshop, gate: Path
 ) -> None:
@@ -115,6 +122,7 @@ def test_user_code_that_outlasts_the_drain_ends_with_the_process(
     _check_given_back(process, workshop, job_id)
 
 
+@on_sqlite
 def test_a_crash_of_the_loop_ends_the_process_though_user_code_still_runs(
     start: Start, workshop: Workshop, gate: Path
 ) -> None:
