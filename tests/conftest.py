@@ -12,7 +12,12 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy import URL, make_url, text
 
 from app.db import Database
+from app.tables import Row
 from tests.postgres import start_postgres
+
+FRESH = ("fresh sqlite", "fresh postgres")
+on_fresh_databases = pytest.mark.parametrize("database", FRESH, indirect=True)
+"""For a test that changes the tables or fills them, or that listens to the engine or needs an unused one."""
 
 _numbers = itertools.count()
 
@@ -98,12 +103,40 @@ def database_url(request: pytest.FixtureRequest) -> URL:
     return url
 
 
-@pytest.fixture
-def database(database_url: URL) -> Iterator[Database]:
-    """A fresh, migrated database, on either kind in turn."""
-    database = Database(database_url)
+@pytest.fixture(scope="session")
+def shared_sqlite(migrated_sqlite: Path) -> Iterator[Database]:
+    """The SQLite file that `database` is in this process."""
+    path = shutil.copy(migrated_sqlite, migrated_sqlite.with_name("shared.db"))
+    database = Database(make_url(f"sqlite:///{path}"))
     yield database
     database.dispose()
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres: URL, migrated_postgres: str) -> Iterator[Database]:
+    """The Postgres database that `database` is in this process."""
+    _administer(postgres, f"CREATE DATABASE shared TEMPLATE {migrated_postgres}")
+    database = Database(postgres.set(database="shared"))
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A migrated database without rows, on either kind in turn: the same for all tests of this process.
+
+    To make one for each test takes several times as long, and every statement has to be compiled for it anew. What an
+    earlier test left is deleted now, when all its threads and processes have ended.
+    """
+    kind = request.param
+    if kind in FRESH:
+        fresh = Database(request.getfixturevalue(f"{kind.removeprefix('fresh ')}_url"))
+        yield fresh
+        fresh.dispose()
+    else:
+        shared: Database = request.getfixturevalue(f"shared_{kind}")
+        _empty(shared)
+        yield shared
 
 
 @pytest.fixture
@@ -115,6 +148,22 @@ def select_all(database: Database) -> Callable[..., list[dict[str, Any]]]:
             return [dict(row) for row in session.execute(text(sql), parameters).mappings()]
 
     return run
+
+
+def _empty(database: Database) -> None:
+    """Row by row, since there are few: a TRUNCATE makes the files of all tables anew, and takes four times as long."""
+    if database.is_postgres:
+        beforehand = [
+            "SET LOCAL lock_timeout = '20s'",
+            f"LOCK TABLE {', '.join(Row.metadata.tables)}",  # after whoever was killed in the middle of a commit
+            "SET LOCAL session_replication_role = replica",  # which checks no foreign keys
+            "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'",
+        ]
+    else:
+        beforehand = ["PRAGMA defer_foreign_keys = ON", "DELETE FROM sqlite_sequence"]
+    with database.writing() as session:
+        for statement in (*beforehand, *(f"DELETE FROM {table}" for table in Row.metadata.tables)):
+            session.execute(text(statement))
 
 
 def _administer(server: URL, statement: str) -> None:

@@ -13,6 +13,7 @@ from app import db
 from app.db import Database, is_away
 from app.errors import Unavailable
 from app.jobs.ids import new_id
+from tests.conftest import on_fresh_databases
 
 INSERT = text("INSERT INTO inputs (id, status, format, created_at) VALUES (:id, 'receiving', 'json', :at)")
 AT = "2026-01-01T00:00:00.000Z"
@@ -81,6 +82,7 @@ def test_writers_that_read_before_they_write_all_succeed(database: Database) -> 
     assert n_inputs(database) == n_writers * n_rounds
 
 
+@on_fresh_databases
 def test_threads_at_their_first_use_share_one_engine(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_missing_table_is_no_outage(database: Database) -> None:
     assert not is_away(caught.value)
 
 
+@on_fresh_databases
 def test_old_tables_are_named_with_the_command_that_mends_them(database: Database) -> None:
     database.require_current_schema()
     with database.writing() as session:

@@ -11,7 +11,7 @@ import structlog
 import werkzeug.test as werkzeug
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import URL, text
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app.api.services import EXTENSION, Services
@@ -69,36 +69,6 @@ def services_of(app: Flask) -> Services:
     return services
 
 
-@pytest.fixture(scope="session")
-def shared_postgres(postgres: URL, migrated_postgres: str) -> Iterator[Database]:
-    """A Postgres database for all API tests of this process."""
-    server = Database(postgres)
-    with server.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text(f"CREATE DATABASE api TEMPLATE {migrated_postgres}"))
-    server.dispose()
-    shared = Database(postgres.set(database="api"))
-    yield shared
-    shared.dispose()
-
-
-@pytest.fixture
-def postgres_url(shared_postgres: Database) -> Iterator[URL]:
-    """The shared database, emptied at the end: ten times faster than one for each test.
-
-    Row by row, since there are few: a TRUNCATE makes the files of all tables anew, which takes four times as long.
-    """
-    yield shared_postgres.url
-    with shared_postgres.writing() as session:
-        session.execute(text("SET LOCAL lock_timeout = '20s'"))
-        session.execute(text("SET LOCAL session_replication_role = replica"))  # which checks no foreign keys
-        session.execute(
-            text(f"LOCK TABLE {', '.join(Row.metadata.tables)}")
-        )  # or who is late leaves rows behind
-        for table in Row.metadata.tables:
-            session.execute(text(f"DELETE FROM {table}"))
-        session.execute(text("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"))
-
-
 on_both_lanes = pytest.mark.parametrize("lane", ["asgi", "wsgi"], indirect=True)
 """For a test that runs on one database alone."""
 
@@ -109,19 +79,19 @@ def lane(request: pytest.FixtureRequest) -> str:
 
     Where a test says nothing else, it runs on the loop with SQLite and on threads with Postgres: once on each lane.
     """
-    kind = request.node.callspec.params.get("database_url") if hasattr(request.node, "callspec") else "sqlite"
+    kind = request.node.callspec.params.get("database") if hasattr(request.node, "callspec") else "sqlite"
     return str(getattr(request, "param", "asgi" if kind == "sqlite" else "wsgi"))
 
 
 @pytest.fixture
-def make_app(database_url: URL, lane: str, tmp_path: Path) -> Iterator[MakeApp]:
+def make_app(database: Database, lane: str, tmp_path: Path) -> Iterator[MakeApp]:
     """Makes the app of this test, with small chunks, other `models` or any setting changed."""
     made: list[Flask] = []
 
     def make(models: str = moody.DECLARED, **changes: Any) -> Flask:
         (tmp_path / "models.toml").write_text(models)
         settings: dict[str, Any] = {
-            "database_url": database_url,
+            "database_url": database.url,
             "models_file": tmp_path / "models.toml",
             "runner": "off",
             "runner_threads": 2,

@@ -19,7 +19,7 @@ from tests.api.conftest import MakeApp, client_of, services_of
 from tests.waiting import wait_until
 
 pytestmark = [
-    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+    pytest.mark.parametrize("database", ["sqlite"], indirect=True),
     pytest.mark.parametrize("lane", ["asgi"], indirect=True),
 ]
 

@@ -102,7 +102,7 @@ def test_an_empty_database_is_refused_with_the_command_that_mends_it(
 
 
 @on_both_lanes
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "url",
     ["sqlite:////nowhere/at/all.db", "postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2"],

@@ -25,7 +25,7 @@ TEXTS = [f"{index} é" for index in range(10)]
 NDJSON = b"".join(orjson.dumps({"text": text}) + b"\n" for text in TEXTS)
 CSV = "".join(["text\r\n", *(f"{text}\r\n" for text in TEXTS)]).encode()
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 """For what does not depend on the database."""
 
 

@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 
 # What is written here is written by what other tests hold to both databases.
 pytestmark = [
-    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+    pytest.mark.parametrize("database", ["sqlite"], indirect=True),
     on_both_lanes,
 ]
 

@@ -11,7 +11,7 @@ from app.models.registry import Registry
 from tests.api.conftest import Client, on_both_lanes, services_of
 from tests.waiting import wait_until
 
-pytestmark = [on_both_lanes, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
+pytestmark = [on_both_lanes, pytest.mark.parametrize("database", ["sqlite"], indirect=True)]
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 

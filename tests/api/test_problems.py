@@ -37,7 +37,7 @@ def app(make_app: MakeApp) -> Flask:
 
 
 @on_both_lanes
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_bug_is_a_500_that_leaks_nothing_but_is_in_the_log(
     capsys: pytest.CaptureFixture[str], app: Flask
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_broken_statement_shows_no_sql(client: Client) -> None:
 
 
 @on_both_lanes
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_errors_of_the_framework_are_problems_too(client: Client) -> None:
     refused(client.get("/nowhere"), 404, "/nowhere", "/openapi.json")
     wrong_method = client.delete("/v1/jobs")
@@ -77,7 +77,7 @@ def test_errors_of_the_framework_are_problems_too(client: Client) -> None:
 
 
 @on_both_lanes
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_any_text_can_be_told(client: Client) -> None:
     response = client.get("/names/%00%ed%a0%80%F0%9F%98%80%22%3Cb%3E")
 
@@ -86,7 +86,7 @@ def test_any_text_can_be_told(client: Client) -> None:
 
 
 @on_both_lanes
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("path", ["/livez", "/v1/jobs", "/nowhere", "/bug", "/openapi.json"])
 def test_a_usable_request_id_is_echoed(path: str, client: Client) -> None:
     given = "trace/7!~" * 14
@@ -95,7 +95,7 @@ def test_a_usable_request_id_is_echoed(path: str, client: Client) -> None:
 
 
 @on_both_lanes
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("given", [None, "", "a b", "x" * 129, "é", "a\tb"])
 def test_else_a_request_id_is_made(given: str | None, client: Client) -> None:
     headers = {} if given is None else {"X-Request-ID": given}

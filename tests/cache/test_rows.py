@@ -9,6 +9,7 @@ from sqlalchemy import event, text
 from app.cache.rows import look_up, store
 from app.db import Database
 from tests.cache.rows import VERSION, keep, kept, key
+from tests.conftest import on_fresh_databases
 
 SelectAll = Callable[..., list[dict[str, Any]]]
 
@@ -22,6 +23,7 @@ def test_what_was_stored_is_found_under_its_key_alone(database: Database) -> Non
     assert found == {key(3): b'{"n":3}', key(1): b'{"n":1}'}
 
 
+@on_fresh_databases
 def test_a_chunk_is_looked_up_and_stored_in_one_statement_each(database: Database) -> None:
     statements: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
@@ -31,6 +33,7 @@ def test_a_chunk_is_looked_up_and_stored_in_one_statement_each(database: Databas
     assert [statement.split()[0] for statement in statements if "cached" in statement] == ["INSERT", "SELECT"]
 
 
+@on_fresh_databases
 def test_a_lookup_goes_by_the_index(database: Database, select_all: SelectAll) -> None:
     keep(database, *range(50_000))
     with database.writing() as session:

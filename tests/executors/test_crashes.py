@@ -55,7 +55,7 @@ def enqueue(database: Database, acts: list[str | None], chunk_items: int) -> str
 
 
 @pytest.mark.parametrize(  # what becomes of a worker of Dask is the same over any database
-    ("database_url", "lab"),
+    ("database", "lab"),
     [("sqlite", "process"), ("postgres", "process"), ("sqlite", "dask")],
     indirect=True,
 )

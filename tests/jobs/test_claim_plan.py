@@ -13,7 +13,10 @@ from sqlalchemy.orm import Session
 from app.db import Database
 from app.jobs import queue
 from app.jobs.ids import new_id
+from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import QUEUE, Workshop, done
+
+pytestmark = on_fresh_databases
 
 N_FINISHED = 200_000
 N_QUEUED = 40

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from app.metrics import CACHE_ITEMS
 from app.models import JsonObject
 from app.runner import Runner
+from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench
 
@@ -112,6 +113,7 @@ def test_a_model_without_a_cache_has_none(workshop: Workshop, bench: Bench, sele
     assert select_all("SELECT * FROM cached_predictions") == []
 
 
+@on_fresh_databases
 def test_the_cache_is_asked_in_no_writing_transaction_and_told_in_that_of_the_finish(
     workshop: Workshop, bench: Bench
 ) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.jobs import queue
+from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench
 from tests.waiting import wait_until
@@ -116,6 +117,7 @@ def test_an_error_that_no_waiting_mends_ends_the_loop(bench: Bench, monkeypatch:
         runner.run()
 
 
+@on_fresh_databases
 def test_a_runner_waits_for_its_tables(
     workshop: Workshop,
     bench: Bench,

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
+from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench, Items, Stage, StepExecutor
 from tests.waiting import wait_until
@@ -83,6 +84,7 @@ def test_chunks_of_a_version_that_goes_are_finished_and_the_rest_wait_until_it_i
     workshop.check_books()
 
 
+@on_fresh_databases
 def test_all_that_is_done_is_committed_in_one_transaction(
     workshop: Workshop, bench: Bench, executor: StepExecutor, select_all: SelectAll
 ) -> None:
@@ -180,6 +182,7 @@ def test_a_model_runs_as_many_chunks_at_once_as_it_declares(
     workshop.check_books()
 
 
+@on_fresh_databases
 def test_what_is_claimed_again_after_a_commit_that_failed_is_not_given_back(
     workshop: Workshop, bench: Bench
 ) -> None:
