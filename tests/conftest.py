@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+import structlog
 from moto.server import ThreadedMotoServer
 from sqlalchemy import URL, make_url, text
 
@@ -20,6 +21,9 @@ on_fresh_databases = pytest.mark.parametrize("database", FRESH, indirect=True)
 """For a test that changes the tables or fills them, or that listens to the engine or needs an unused one."""
 
 _numbers = itertools.count()
+
+# By default structlog has rich draw a traceback, with all local variables: half a second for each that is logged.
+structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
 
 
 @pytest.fixture(scope="session")

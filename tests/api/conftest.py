@@ -14,10 +14,10 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
+from app import factory
 from app.api.services import EXTENSION, Services
 from app.config import Settings
 from app.db import Database
-from app.factory import create_app
 from app.jobs.wakeup import Wakeup
 from app.runner import Runner
 from app.tables import Row
@@ -80,13 +80,17 @@ def lane(request: pytest.FixtureRequest) -> str:
     Where a test says nothing else, it runs on the loop with SQLite and on threads with Postgres: once on each lane.
     """
     kind = request.node.callspec.params.get("database") if hasattr(request.node, "callspec") else "sqlite"
-    return str(getattr(request, "param", "asgi" if kind == "sqlite" else "wsgi"))
+    return str(getattr(request, "param", "asgi" if kind.endswith("sqlite") else "wsgi"))
 
 
 @pytest.fixture
-def make_app(database: Database, lane: str, tmp_path: Path) -> Iterator[MakeApp]:
+def make_app(
+    database: Database, lane: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeApp]:
     """Makes the app of this test, with small chunks, other `models` or any setting changed."""
     made: list[Flask] = []
+    # With an engine of its own, each app would compile every statement anew.
+    monkeypatch.setattr(factory, "Database", lambda url: database if url == database.url else Database(url))
 
     def make(models: str = moody.DECLARED, **changes: Any) -> Flask:
         (tmp_path / "models.toml").write_text(models)
@@ -99,7 +103,7 @@ def make_app(database: Database, lane: str, tmp_path: Path) -> Iterator[MakeApp]
             "poll_seconds": 0.05,
             "log_format": "json",
         }
-        app = create_app(Settings(**(settings | changes)))
+        app = factory.create_app(Settings(**(settings | changes)))
         app.config["LANE"] = lane
         made.append(app)
         return app
@@ -109,7 +113,8 @@ def make_app(database: Database, lane: str, tmp_path: Path) -> Iterator[MakeApp]
         for served in services_of(app).registry.models():
             served.wait_ready(30)
         services_of(app).cache.close()
-        services_of(app).database.dispose()
+        if services_of(app).database is not database:
+            services_of(app).database.dispose()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 

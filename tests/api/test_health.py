@@ -9,6 +9,7 @@ from sqlalchemy import URL, make_url, text
 from app.db import Database
 from tests.api import moody
 from tests.api.conftest import Client, MakeApp, client_of, items, on_both_lanes, refused, services_of
+from tests.conftest import on_fresh_databases
 
 LOADING = '[[model]]\nname = "loading"\nversion = "1"\nclass = "tests.api.moody:Loading"\n'
 BROKEN = '[[model]]\nname = "broken"\nversion = "7"\nclass = "tests.api.moody:Broken"\n'
@@ -61,6 +62,7 @@ def test_a_model_that_failed_is_named_with_its_reason(make_app: MakeApp) -> None
     assert response.json["database"] == "ok"
 
 
+@on_fresh_databases
 def test_old_tables_are_refused_with_the_command_that_mends_them(
     make_app: MakeApp, database: Database
 ) -> None:
