@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask
 import orjson
 import pytest
-from distributed import LocalCluster
 from sqlalchemy import make_url
 
 from app.config import Settings
@@ -23,6 +23,11 @@ from app.models.served import ServedModel
 from app.tasks.kinds import TaskAnswer
 from app.tasks.predict import Stopwatch
 from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
+
+MakeCluster = Callable[..., "LocalCluster"]
 
 MODELS = """
 [[model]]
@@ -39,7 +44,6 @@ class = "tests.models.pupils:Pupil"
 chunk_timeout_seconds = {timeout}
 """
 TIMEOUT_SECONDS = 1.0
-QUIET: dict[str, Any] = {"dashboard_address": ":0", "silence_logs": logging.CRITICAL}
 
 
 class Lab:
@@ -85,13 +89,46 @@ def payload(acts: Sequence[Any]) -> bytes:
     return pack(orjson.dumps({"id": place, "act": act}) for place, act in enumerate(acts))
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _forkserver() -> None:
+    """Children are forked from a process that has imported what those of any executor need: a CPU second for each."""
+    forkserver.set_forkserver_preload(["app.executors.processes", "app.executors.dask_worker"])
+    forkserver.ensure_running()
+
+
+@pytest.fixture(scope="package")
+def make_cluster(_forkserver: None) -> MakeCluster:
+    """Makes a Dask cluster of worker processes, each watched by a nanny."""
+    import dask
+    from distributed import LocalCluster
+
+    dask.config.set(
+        {
+            "distributed.worker.multiprocessing-method": "forkserver",
+            # A worker that is just being restarted is given up 15 seconds after an earlier restart.
+            "distributed.deploy.lost-worker-timeout": "1h",
+        }
+    )
+    return partial(LocalCluster, dashboard_address=":0", silence_logs=logging.CRITICAL)
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    """A Dask cluster of two worker processes, each of one thread and watched by a nanny."""
-    # A LocalCluster gives a worker up that is just being restarted 15 seconds after an earlier restart.
-    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
-    with patience, LocalCluster(n_workers=2, threads_per_worker=1, **QUIET) as made:
+def cluster(make_cluster: MakeCluster) -> Iterator["LocalCluster"]:
+    """A Dask cluster of two worker processes of one thread each."""
+    with make_cluster(n_workers=2, threads_per_worker=1) as made:
         yield made
+
+
+def addresses(cluster: "LocalCluster") -> set[str]:
+    """Of the workers that its scheduler knows; one that is replaced has another."""
+    assert cluster.scheduler is not None
+    return set(cluster.scheduler.workers)
+
+
+def all_run(cluster: "LocalCluster") -> bool:
+    """Whether it has its two workers, and none of them is about to end."""
+    assert cluster.scheduler is not None
+    return len(cluster.scheduler.running) == len(cluster.scheduler.workers) == 2
 
 
 @pytest.fixture
@@ -101,7 +138,10 @@ def make_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
 
     def make(kind: str) -> Lab:
         if kind == "dask":
-            cluster = request.getfixturevalue("cluster")
+            cluster: LocalCluster = request.getfixturevalue("cluster")
+            wait_until(
+                lambda: all_run(cluster), "the replacement of those that ended for an earlier test", 60
+            )
             kind = cluster.scheduler_address.replace("tcp://", "dask://")
         labs.append(Lab(kind, tmp_path))
         return labs[-1]
