@@ -12,7 +12,7 @@ from tests.cli.conftest import Start
 from tests.jobs.conftest import Workshop
 from tests.waiting import wait_until
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 """For what depends on the process alone."""
 START_SECONDS = 60.0
 """A process imports for a second or two, and for much longer on a busy machine."""
@@ -91,9 +91,9 @@ def again(process: subprocess.Popen[bytes], number: signal.Signals) -> Callable[
 
 
 @pytest.mark.parametrize(
-    ("number", "database_url"),
+    ("number", "database"),
     [(signal.SIGQUIT, "sqlite"), (signal.SIGINT, "postgres")],
-    indirect=["database_url"],
+    indirect=["database"],
 )
 def test_quit_or_a_second_interrupt_cuts_the_drain_short(
     number: signal.Signals, start: Start, workshop: Workshop, gate: Path
