@@ -46,6 +46,11 @@ class Connection(ASGIProtocol):
             self._call = None
         super().connection_lost(exc)
 
+    def _arm_keepalive_timer(self) -> None:
+        """Not while a request waits: gunicorn also winds it up once the app has done with one that it has answered."""
+        if self._call is None:
+            super()._arm_keepalive_timer()
+
     def _is_idle(self) -> bool:
         """Whether these bytes begin a request, and nothing stands in the way of an answer."""
         parser = self._callback_parser

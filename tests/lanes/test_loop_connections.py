@@ -77,6 +77,8 @@ class Side:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.express, self.transport = Express(), Transport()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         cfg = Config()
         cfg.set("asgi_disconnect_grace_period", 0)  # as gunicorn.conf.py has it
         self.worker = SimpleNamespace(
@@ -98,6 +100,7 @@ class Side:
     async def _app(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": [(b"x-told", b"by the app")]})
         await send({"type": "http.response.body", "body": b""})
+        await self.may_end.wait()
 
     def turn(self) -> None:
         async def some_turns() -> None:
@@ -147,6 +150,22 @@ def test_while_a_request_waits_the_connection_is_not_timed(side: Side) -> None:
     assert side.told == ["now", "later"]
     assert side.is_timed
     assert side.worker.nr == 2
+
+
+def test_nor_is_it_when_the_app_has_done_with_the_request_before(side: Side) -> None:
+    side.may_end.clear()
+    side.connection.data_received(OTHER)
+    side.turn()
+    assert side.told == ["by the app"]
+    side.connection.data_received(SLOW)
+
+    side.may_end.set()
+    side.turn()
+
+    assert not side.is_timed
+    side.express.replies.pop()(LATER)
+    assert side.told == ["by the app", "later"]
+    assert side.is_timed
 
 
 def test_what_comes_meanwhile_is_read_after_the_answer(side: Side) -> None:
