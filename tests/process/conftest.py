@@ -86,6 +86,11 @@ class Server:
         path.write_text(models)
         return path
 
+    def declare_also(self, models: str, module: str, code: str) -> None:
+        """Adds models to those that it serves, and writes the module that has their classes."""
+        self.declare((self.directory / "models.toml").read_text() + models)
+        (self.directory / f"{module}.py").write_text(code)
+
     def start(self, *options: str) -> None:
         """Starts gunicorn from the repository's root, and waits until it is ready."""
         self.launch(self.command(*options))
@@ -338,9 +343,6 @@ def is_alive(pid: int) -> bool:
     """Whether there is such a process, and it has not ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except (
-        FileNotFoundError,
-        ProcessLookupError,
-    ):  # the latter if it ends between the opening and the reading
-        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # by the latter it ended between the opening and the reading
     return stat.rpartition(")")[2].split()[0] != "Z"

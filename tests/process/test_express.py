@@ -53,9 +53,7 @@ pytestmark = both_lanes
 
 @pytest.fixture(scope="module")
 def echoing_server(shared_server: Server) -> Server:
-    models = shared_server.directory / "models.toml"
-    shared_server.declare(models.read_text() + ECHOING)
-    (shared_server.directory / "echoing.py").write_text(ECHOING_MODELS)
+    shared_server.declare_also(ECHOING, "echoing", ECHOING_MODELS)
     shared_server.environment["TWOFOLD_RUNNER"] = "off"
     shared_server.environment["TWOFOLD_ONLINE_TIMEOUT_SECONDS"] = str(TIMEOUT_SECONDS)
     return shared_server

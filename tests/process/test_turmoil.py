@@ -39,9 +39,7 @@ pytestmark = both_lanes
 
 @pytest.fixture(scope="module")
 def touchy_server(shared_server: Server) -> Server:
-    models = shared_server.directory / "models.toml"
-    shared_server.declare(models.read_text() + TOUCHY)
-    (shared_server.directory / "touchy.py").write_text(TOUCHY_MODEL)
+    shared_server.declare_also(TOUCHY, "touchy", TOUCHY_MODEL)
     shared_server.environment["TWOFOLD_CHUNK_ITEMS"] = "20"
     return shared_server
 
