@@ -131,9 +131,14 @@ class Runner:
 
     def tick(self) -> float:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
-        self._keep()
+        has_claimed = self._keep()
         self._rescue()
-        if self._leases.is_trusted and (room := self._room(self._works())) and self._is_due(room):
+        if (
+            not has_claimed
+            and self._leases.is_trusted
+            and (room := self._room(self._works()))
+            and self._is_due(room)
+        ):
             with self._claiming() as session:
                 self._claim_due(session)
         return min(self._settings.poll_seconds, self._upkeep.tend())
@@ -302,25 +307,26 @@ class Runner:
             return False
         return is_on_trial(chunk.crashes, chunk.n_items, self._settings.max_attempts)
 
-    def _commit(self) -> None:
+    def _commit(self) -> bool:
         """Writes down what became of chunks, all that are done, and claims what takes their place, in one transaction.
 
-        They stay with us until it is committed.
+        They stay with us until it is committed. Returns whether it claimed, so that there is nothing to claim now.
         """
         done = [future for future in self._running if future.done()]
         if not done:
-            return
+            return False
         results = [result_of(future, self._running[future]) for future in done]
         kept = [result for result in results if not self._leases.is_lost(result.claim)]
         broken = [result for result in kept if isinstance(result, Broken)]
         ended = [result for result in kept if not isinstance(result, Broken)]
+        may_claim = bool(kept) and not self._is_stopping and self._leases.is_trusted
         if kept:
             with self._claiming() as session:
                 if broken:
                     queue.hold(session, [result.claim for result in kept])
                 lost = queue.finish(session, ended, self._unmet) if ended else set()
                 self._break_off(session, broken)
-                if not self._is_stopping and self._leases.is_trusted:
+                if may_claim:
                     self._claim_due(session)
                 finished = [result for result in ended if result.claim.key not in lost]
                 queue.remember(session, finished)
@@ -329,6 +335,7 @@ class Runner:
                 log.warning("chunk_lost", chunk_id=chunk_id, epoch=epoch)
         elapsed, self._committed_at = time.monotonic() - self._committed_at, time.monotonic()
         self._supply.set_pace([self._forget(future) for future in done], elapsed)
+        return may_claim
 
     def _break_off(self, session: Session, broken: list[Broken]) -> None:
         rescue.break_off(session, broken, runner_id=self.id, max_attempts=self._settings.max_attempts)
@@ -336,7 +343,7 @@ class Runner:
     def _forget(self, future: Future[TaskAnswer]) -> Claim:
         self._stopwatches.pop(future)
         claim = self._running.pop(future)
-        self._supply.forget()
+        self._supply.forget(claim.queue)
         self._leases.drop(claim)
         return claim
 
@@ -391,12 +398,12 @@ class Runner:
     def _drain(self, deadline: float) -> bool:
         """Commits what ends before the deadline, or a call to hurry; gives back the rest; True if nothing runs on."""
         self._unwanted += [self._forget(future) for future in list(self._running) if _call_off(future)]
-        delay = self._survive(self._keep)
+        delay = self._survive(self._keep_on)
         while (self._running or self._unwanted) and (left := deadline - time.monotonic()) > 0:
             if self._is_hurried or self._only_hung_are_left():
                 break
             self._rest(min(delay, left))
-            delay = self._survive(self._keep)
+            delay = self._survive(self._keep_on)
         self._unwanted += [claim for claim in self._running.values() if not self._leases.is_abandoned(claim)]
         self._survive(self._leave)
         self._executor.shutdown()
@@ -405,13 +412,17 @@ class Runner:
     def _only_hung_are_left(self) -> bool:
         return all(map(self._leases.is_abandoned, [*self._running.values(), *self._unwanted]))
 
-    def _keep(self) -> float:
-        """Commits what is done, gives back what will not be run, and lets go of what hangs."""
+    def _keep(self) -> bool:
+        """Commits what is done, gives back what will not be run, and lets go of what hangs; whether it claimed, too."""
         # First, for after a COMMIT that was rolled back a new claim of the same chunk has the same epoch.
         self._give_back()
-        self._commit()
+        has_claimed = self._commit()
         self._tell_progress()
         self._leave_hung_chunks()
+        return has_claimed
+
+    def _keep_on(self) -> float:
+        self._keep()
         return HEARTBEAT_SECONDS
 
     def _leave(self) -> float:

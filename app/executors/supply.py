@@ -2,7 +2,8 @@
 
 A commit and a claim take the loop some 15 statements, whether for one chunk or for thirty, and while a model in pure
 Python runs, each of them waits for the interpreter. So of short chunks many are claimed ahead and many results gather,
-and the loop is woken when half of what was ahead is done: what is left keeps the model at work meanwhile.
+and the loop is woken when half of what was ahead is done: what is left keeps the model at work meanwhile. Where nothing
+more comes, it is woken again when half of the rest is done, and so on.
 """
 
 import threading
@@ -25,6 +26,7 @@ class Supply:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()
+        self._slots: dict[str, int] = {}
         self._marks: dict[str, int] = {}
         self._n_done = 0
         self._per_slot: dict[str, int] = {}
@@ -33,7 +35,8 @@ class Supply:
         """One more chunk is open, of a model that runs so many at once; 0 if nothing needs to be ahead of it."""
         with self._lock:
             self._open[queue] += 1
-            self._marks[queue] = max(slots, self._open[queue] // 2)
+            self._slots[queue] = slots
+            self._mark(queue)
 
     def end(self, queue: str) -> bool:
         """A chunk is done. Whether the loop should know: it is the first for it to commit, or not enough is ahead."""
@@ -42,10 +45,11 @@ class Supply:
             self._n_done += 1
             return self._n_done == 1 or self._open[queue] <= self._marks[queue]
 
-    def forget(self) -> None:
+    def forget(self, queue: str) -> None:
         """A chunk that was done is committed."""
         with self._lock:
             self._n_done -= 1
+            self._mark(queue)
 
     @property
     def has_results(self) -> bool:
@@ -76,3 +80,6 @@ class Supply:
             in_time = 1 + int(2 * LINGER_SECONDS * n_chunks / max(seconds, 0.001))
             in_memory = AHEAD_BYTES * n_chunks // max(n_bytes[queue], 1)
             self._per_slot[queue] = max(LEAST_PER_SLOT, min(in_time, in_memory, MOST_PER_SLOT))
+
+    def _mark(self, queue: str) -> None:
+        self._marks[queue] = max(self._slots[queue], self._open[queue] // 2)

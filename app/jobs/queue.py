@@ -100,7 +100,8 @@ def finish(
     ):
         if rows:
             connection.execute(statement, rows)
-    trained.keep(session, [result for result in held if isinstance(result, Trained)])
+    if new_versions := [result for result in held if isinstance(result, Trained)]:
+        trained.keep(session, new_versions)
     for job_id, reason in count(session, held, unmet):
         give_up(session, job_id, reason)
     return by_key.keys() - {result.claim.key for result in held}

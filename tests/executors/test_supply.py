@@ -23,14 +23,30 @@ def test_the_loop_is_woken_for_the_first_result_and_when_half_is_done() -> None:
     assert [supply.end("m@1") for _ in range(8)] == [True, False, False, True, True, True, True, True]
 
 
+def test_where_nothing_more_comes_it_is_woken_when_half_of_the_rest_is_done() -> None:
+    supply = supplied(32)
+    commits = []
+    n_done = 0
+    for _ in range(32):
+        n_done += 1
+        is_first = n_done == 1
+        if supply.end("m@1") and not (is_first and supply.is_ahead):
+            for _ in range(n_done):
+                supply.forget("m@1")
+            commits.append(n_done)
+            n_done = 0
+
+    assert commits == [16, 8, 4, 2, 1, 1]
+
+
 def test_the_first_result_after_a_commit_wakes_it_again() -> None:
     supply = supplied(8)
     supply.end("m@1")
     supply.end("m@1")
 
-    supply.forget()
+    supply.forget("m@1")
     assert supply.has_results
-    supply.forget()
+    supply.forget("m@1")
 
     assert not supply.has_results
     assert supply.end("m@1")
