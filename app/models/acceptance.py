@@ -54,11 +54,11 @@ class Acceptance:
         except UNCERTAIN:
             return False
 
-    def load(self, items: Sequence[JsonObject]) -> list[JsonObject]:
+    def load(self, items: Sequence[JsonObject], *, spend: bool = False) -> list[JsonObject]:
         """What marshmallow would load from items that are accepted: declared fields are in their order.
 
         Defaults are filled in, and integers made floats where floats are declared. It shares nothing mutable with
-        the items.
+        the items, unless they may be spent: then they are changed and given back, where that is enough.
         """
         if self._excludes_others:
             items = [{name: item[name] for name in self._names if name in item} for item in items]
@@ -69,8 +69,8 @@ class Acceptance:
                 {name: item.get(name, default(name)) for name in first[tuple(item)]} | item for item in items
             ]
         else:
-            loaded = list(map(dict.copy, items))
-        if not self._flat_names.issuperset(set().union(*items)) and _have_containers(loaded):
+            loaded = list(items if spend else map(dict.copy, items))
+        if not spend and not self._flat_names.issuperset(set().union(*items)) and _have_containers(loaded):
             loaded = list(map(copied, loaded))
         for name in self._float_names:
             for item in loaded:

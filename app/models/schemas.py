@@ -36,10 +36,13 @@ def decisive_fields(schema: Schema | None) -> frozenset[str] | None:
     return frozenset(schema.fields)
 
 
-def load_items(schema: Schema | None, items: Sequence[object]) -> tuple[list[JsonObject], Refusals]:
+def load_items(
+    schema: Schema | None, items: Sequence[object], *, spend: bool = False
+) -> tuple[list[JsonObject], Refusals]:
     """The items that `schema` accepts, loaded, in order, and why it refuses the others.
 
-    What is loaded shares nothing mutable with `items`.
+    What is loaded shares nothing mutable with `items`, unless the caller has no more use for them: with `spend` they
+    may be changed, and be among what is loaded.
     """
     accepting = acceptance(schema)
     if accepting is None:
@@ -48,7 +51,7 @@ def load_items(schema: Schema | None, items: Sequence[object]) -> tuple[list[Jso
     refused: Refusals = {}
     for start, run, is_accepted in _runs(accepting, items, 0):
         if is_accepted:
-            loaded += accepting.load(run)
+            loaded += accepting.load(run, spend=spend)
         else:
             others, refusals = _ask_marshmallow(schema, run)
             loaded += others

@@ -134,21 +134,22 @@ class ServedModel:
         return self.state == "ready"
 
     def validate(
-        self, items: Sequence[object]
+        self, items: Sequence[object], *, spend: bool = False
     ) -> tuple[list[JsonObject], list[tuple[int, tuple[FieldError, ...]]]]:
         """The valid items, loaded by the model's own schema, in order; and each refused position with why.
 
         Pointers are relative to the item: `/text`, `/tags/2`, or `""` for the item itself. Refused positions
         ascend, so the loaded items are those of all other positions. Without an `Item` schema every JSON
         object passes. What is loaded shares nothing mutable with `items`: the model may change it, and the
-        caller can still echo `items` as the client sent them.
+        caller can still echo `items` as the client sent them. With `spend` it may share all: the caller has no more
+        use for `items`.
 
         Raises `Unavailable` while the model is not ready, `Conflict` if it is untrained, `ModelFailed` if its schema
         raises anything other than a `ValidationError`.
         """
         self._ready_model()
         try:
-            loaded, refused = schemas.load_items(self._item, items)
+            loaded, refused = schemas.load_items(self._item, items, spend=spend)
         except Exception as error:
             raise ModelFailed(f"{self}: its Item schema raised {named(error)}") from error
         return loaded, sorted(refused.items())

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from operator import attrgetter, or_
 
@@ -15,6 +16,7 @@ from app.jobs.claims import ItemFailure
 from app.models import JsonObject
 from app.models.served import ServedModel
 from app.predictions import encode_fields
+from app.tasks.reparsed import Reparsed
 
 MAX_MESSAGE_CHARACTERS = 1000
 
@@ -80,20 +82,25 @@ def predict_chunk(
     contract, the guilty items are found by halving, fail as `model_failed`, and the rest are answered all the same.
     `TransientFailure` if the model is away; `Unavailable` while it is not ready.
     """
-    items: list[JsonObject] = exact.loads(payload)
+    parsed: list[JsonObject] = exact.loads(payload)
+    are_filled = {dict}.issuperset(map(type, parsed)) and all(parsed)
+    own = _names(parsed) if are_filled else None
+    # What is parsed now is the model's to change. Few chunks need their items again.
+    items = Reparsed(len(parsed), partial(exact.loads, payload))
     new: dict[str, bytes] = {}
     n_cached = 0
     if recall is None:
-        outcome = _predict(served, items, stopwatch)
+        outcome = _predict(served, items, parsed, stopwatch)
     else:
         asked = recall.unknown_places()
-        predicted = _predict(served, [items[place] for place in asked], stopwatch)
+        asked_items = Reparsed(len(asked), lambda: [items[place] for place in asked])
+        predicted = _predict(served, asked_items, [parsed[place] for place in asked], stopwatch)
         asked_keys = [recall.keys[place] for place in asked]
         new_texts = [b"{%b}" % fields for fields in predicted.fields]
         new = dict(zip((asked_keys[place] for place in predicted.places), new_texts, strict=True))
         outcome = _spread(predicted, asked_keys, new, recall)
         n_cached = len(outcome.places) - len(new)
-    answers, columns = _packed(payload, items, outcome)
+    answers, columns = _packed(payload, items, outcome, own)
     return ChunkAnswer(answers, columns, outcome.failures, n_cached=n_cached, new=new)
 
 
@@ -108,18 +115,22 @@ class _Outcome:
     failures: list[ItemFailure]
 
 
-def _packed(payload: bytes, items: Sequence[JsonObject], outcome: _Outcome) -> tuple[bytes, list[str]]:
+def _packed(
+    payload: bytes, items: Sequence[JsonObject], outcome: _Outcome, own: dict[str, None] | None
+) -> tuple[bytes, list[str]]:
     """The payload of all answers, `null` where an item failed, and the names that occur, those of the items first.
+    These are `own` if all items are objects with a field at least; else it is None.
 
     An item keeps its own bytes, so that nothing of it is written again and no digit changes; unless a prediction
     has a field of the same name, which wins.
     """
     if outcome.failures:
-        items = [items[place] for place in outcome.places]
-    own, new = _names(items), _names(outcome.predictions)
-    are_apart = own.keys().isdisjoint(new)
-    if are_apart and not outcome.failures and all(items) and all(outcome.predictions):
-        return widened(payload, outcome.fields), list(own | new)
+        items, own = [items[place] for place in outcome.places], None
+    new = _names(outcome.predictions)
+    names = _names(items) if own is None else own
+    are_apart = names.keys().isdisjoint(new)
+    if are_apart and own is not None and all(outcome.predictions):
+        return widened(payload, outcome.fields), list(names | new)
     if are_apart:
         texts = unpack(payload)
         lines = list(map(joined, map(texts.__getitem__, outcome.places), outcome.fields))
@@ -127,7 +138,7 @@ def _packed(payload: bytes, items: Sequence[JsonObject], outcome: _Outcome) -> t
         lines = list(map(exact.dumps, map(or_, items, outcome.predictions)))
     for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
         lines.insert(failure.place, MISSING)
-    return pack(lines), list(own | new)
+    return pack(lines), list(names | new)
 
 
 def _names(objects: Sequence[JsonObject]) -> dict[str, None]:
@@ -138,11 +149,13 @@ def _names(objects: Sequence[JsonObject]) -> dict[str, None]:
     return dict.fromkeys(chain.from_iterable(objects))
 
 
-def _predict(served: ServedModel, items: list[JsonObject], stopwatch: Stopwatch | None) -> _Outcome:
-    """What becomes of these items, which may be none."""
+def _predict(
+    served: ServedModel, items: Sequence[JsonObject], spent: list[JsonObject], stopwatch: Stopwatch | None
+) -> _Outcome:
+    """What becomes of these items, which may be none; `spent` are the same, to be given to the model."""
     if not items:
         return _Outcome((), [], [], [])
-    loaded, failures = _validate(served, items, 0)
+    loaded, failures = _validate(served, spent, 0)
     refused_places = {failure.place for failure in failures}
     places: Sequence[int] = range(len(items))
     if refused_places:
@@ -188,9 +201,12 @@ def _spread(
 def _validate(
     served: ServedModel, items: Sequence[JsonObject], start: int
 ) -> tuple[list[JsonObject], list[ItemFailure]]:
-    """The items that the model's schema accepts, loaded, and the others; halves them if the schema itself breaks."""
+    """The items that the model's schema accepts, loaded, and the others; halves them if the schema itself breaks.
+
+    The items are spent then.
+    """
     try:
-        loaded, refused = served.validate(items)
+        loaded, refused = served.validate(items, spend=True)
     except ModelFailed as error:
         if len(items) == 1:
             return [], [_failure(start, "model_failed", error.detail)]

@@ -210,3 +210,31 @@ def test_a_model_that_is_not_ready_fails_the_chunk_and_not_its_items() -> None:
         run(served(LoadRaises), [{"text": "a"}])
     with pytest.raises(Unavailable, match="still loading"):
         run(ServedModel(declare(Schemaless)), [{}])
+
+
+class Devouring:
+    """Empties all it is given, down to nested values, before it fails on a bad item or answers."""
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        eaten = [dict(item) for item in items]
+        for item in items:
+            item["tags"].clear()
+            item.clear()
+        if any("bad" in item for item in eaten):
+            raise ValueError("bad")
+        return [{"id": -item["id"]} if "again" in item else {"n": item["id"]} for item in eaten]
+
+
+@pytest.mark.parametrize("max_batch_size", [100, 3])
+def test_a_model_may_destroy_what_it_is_given(max_batch_size: int) -> None:
+    items: list[JsonObject] = [{"id": place, "tags": ["a"]} for place in range(10)]
+    items[4]["bad"] = items[7]["again"] = True
+
+    answer = run(served(Devouring, max_batch_size=max_batch_size), items)
+
+    expected: list[JsonObject | None] = [item | {"n": item["id"]} for item in items]
+    expected[4] = None
+    expected[7] = items[7] | {"id": -7}
+    assert orjson.loads(answer.items) == expected
+    assert [place for place, _, _ in failures(answer)] == [4]
+    assert answer.columns == ["id", "tags", "again", "n"]
