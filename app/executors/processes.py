@@ -1,10 +1,12 @@
 """Child processes of the runner, each with models of its own."""
 
-import multiprocessing
+import fcntl
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from weakref import WeakSet
 
@@ -13,12 +15,28 @@ from pebble import ProcessPool
 from app.executors.loaded import load_once
 from app.jobs.claims import Claim
 from app.models.declarations import Declaration
+from app.models.garbage import freeze
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
 from app.tasks.predict import Stopwatch, TransientFailure
 
-CONTEXT = multiprocessing.get_context("forkserver")
+PIPE_BYTES = 1 << 20
+"""What a pipe holds that nobody has read: the most that Linux gives to all, and some chunks."""
+
+
+class RoomyContext(ForkServerContext):
+    """Its pipes take whole chunks: with the 64 KiB of others, whoever writes one waits for its reader to wake."""
+
+    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802 — multiprocessing's name
+        reader, writer = super().Pipe(duplex)
+        if not duplex and hasattr(fcntl, "F_SETPIPE_SZ"):
+            with suppress(OSError):  # this user has as many as may be
+                fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        return reader, writer
+
+
+CONTEXT = RoomyContext()
 CONTEXT.set_forkserver_preload([__name__])
 
 
@@ -85,6 +103,7 @@ def _load_in_child(declarations: Sequence[Declaration], artifact_cache: Path) ->
     for declaration in declarations:
         with suppress(TransientFailure):  # the chunks of this model will say so
             load_once(declaration, artifact_cache)
+    freeze()
 
 
 def _in_child(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> TaskAnswer:
