@@ -1,6 +1,7 @@
-"""Measurements as tables: medians over the rounds, and medians of the rounds' own ratios."""
+"""Measurements as tables: medians of figures, and medians of the ratios of figures taken close in time."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -14,13 +15,14 @@ OURS = ("fast-lane", "wsgi-lane")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One server under one load in one round."""
+    """One server under one load in one slice: its turn among the servers, in one round."""
 
     server: str
     model: str
     n_items: int
     n_connections: int
     round: int
+    turn: int
     requests_per_second: float
     p50_us: int
     p99_us: int
@@ -69,12 +71,12 @@ def heading(title: str, name: str, arguments: Sequence[str], versions: Mapping[s
     return [f"# {title}", "", f'`make bench ARGS="{command}"` on {machine}.', "", f"{listed}.", ""]
 
 
-def tables(rows: Sequence[Row], servers: Sequence[str]) -> list[str]:
+def tables(rows: Sequence[Row], servers: Sequence[str], slice_seconds: float) -> list[str]:
     """One table of all cases and servers, and one of the targets that could be judged."""
     by_case: dict[tuple[str, int, int], list[Row]] = {}
     for row in rows:
         by_case.setdefault((row.model, row.n_items, row.n_connections), []).append(row)
-    n_rounds = len({row.round for row in rows})
+    n_rounds, n_turns = (len({getattr(row, name) for row in rows}) for name in ("round", "turn"))
     peers = [name for name in servers if name not in OURS]
     body = []
     for (model, n_items, n_connections), of_case in by_case.items():
@@ -96,7 +98,8 @@ def tables(rows: Sequence[Row], servers: Sequence[str]) -> list[str]:
             )
     columns = ["model", "N", "conns", "server", "requests/s", "p50 ms", "p99 ms"]
     columns += [f"× {peer}" for peer in peers] + ["errors"]
-    lines = [f"Medians of {n_rounds} rounds; × is requests/s over that server's in the same round.", ""]
+    of_what = f"Medians of {n_rounds} rounds of {n_turns} slices of {slice_seconds:g} s each"
+    lines = [f"{of_what}; × is requests/s over that server's in the same turn.", ""]
     return lines + table(columns, body) + _judged(by_case)
 
 
@@ -120,12 +123,12 @@ def _judged(by_case: Mapping[tuple[str, int, int], Sequence[Row]]) -> list[str]:
 
 
 def ratio(rows: Sequence[Row], name: str, peer: str, figure: str) -> float:
-    """The median over the rounds of one server's figure over the other's."""
-    of = {(row.server, row.round): float(getattr(row, figure)) for row in rows}
-    rounds = {row.round for row in rows if row.server == name}
-    return median(
-        of[name, number] / of[peer, number] if of[peer, number] else float("nan") for number in rounds
+    """The median over all turns of one server's figure over the other's in the same turn."""
+    own, others = (
+        {(row.round, row.turn): float(getattr(row, figure)) for row in rows if row.server == server}
+        for server in (name, peer)
     )
+    return median(own[turn] / others[turn] if others[turn] else math.inf for turn in own)
 
 
 def median(values: Iterable[float]) -> float:
