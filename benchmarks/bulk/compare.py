@@ -5,7 +5,8 @@
 
 `bare` is the model alone on items in memory. `csv` reads a CSV file, predicts and writes one, as the article does.
 `ray-1` and `ray-2` are Ray Data from CSV to CSV with so many actors. `sqlite-1` to `postgres-2` are this project with
-one and two runners, `sqlite-dask-2` with one runner and a Dask cluster of two workers. All run in turn in each round,
+one and two runners and threads, `sqlite-process-1` to `postgres-process-2` with one child process in each runner,
+`sqlite-dask-2` with one runner and a Dask cluster of two workers. All run in turn in each round,
 and every label must be the same whichever way it came. A ratio is the median of the rounds' own ratios. The run is the
 job's own time, from its first claim to its end.
 """
@@ -13,7 +14,7 @@ job's own time, from its first claim to its end.
 import argparse
 import json
 import subprocess
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ from benchmarks.online.scratch import HERE, ROOT, Scratch
 
 BULK = Path(__file__).parent
 OTHERS = ("bare", "csv", "ray-1", "ray-2")
-OURS = ("sqlite-1", "sqlite-2", "postgres-1", "postgres-2", "sqlite-dask-2")
+OURS = (
+    *(
+        f"{kind}-{number}"
+        for kind in ("sqlite", "sqlite-process", "postgres", "postgres-process")
+        for number in (1, 2)
+    ),
+    "sqlite-dask-2",
+)
+IN_CHILD = {"TWOFOLD_EXECUTOR": "process", "TWOFOLD_RUNNER_THREADS": "1"}
 ENVIRONMENTS = {"bare": "service", "csv": "ray", "ray": "ray"}
 
 
@@ -87,11 +96,13 @@ def _measure(scratch: Scratch, way: str, folder: Path) -> dict[str, Any]:
     if way in OTHERS:
         name, _, number = way.partition("-")
         return _other_way(scratch, ENVIRONMENTS[name], name, folder, *filter(None, [number]))
-    kind, *middle, number = way.split("-")
-    cluster = service.dask_cluster(scratch, int(number)) if middle else nullcontext()
-    with fresh(kind) as url, cluster as executor:
-        variables = {"TWOFOLD_EXECUTOR": executor} if executor else {}
-        n_runners = 1 if executor else int(number)
+    kind, *executor, number = way.split("-")
+    with fresh(kind) as url, ExitStack() as stack:
+        variables = IN_CHILD if executor == ["process"] else {}
+        n_runners = int(number)
+        if executor == ["dask"]:
+            variables = {"TWOFOLD_EXECUTOR": stack.enter_context(service.dask_cluster(scratch, n_runners))}
+            n_runners = 1
         return service.whole_way(scratch, url, folder / "items.ndjson", n_runners, variables)
 
 

@@ -86,6 +86,19 @@ def test_every_table_and_column_carries_its_comment_in_postgres(postgres_url: An
     assert all(table and column for table, column in declared.values())
 
 
+def test_postgres_stores_payloads_as_they_are(postgres_url: Any) -> None:
+    database = Database(postgres_url)
+    with database.reading() as session:
+        found = session.execute(
+            text(
+                "SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+                " WHERE relkind = 'r' AND attname = 'items' AND attstorage = 'e'"
+            )
+        ).scalars()
+        assert {*found} == {"input_chunks", "outputs"}
+    database.dispose()
+
+
 def test_the_page_about_sql_tells_of_every_table_column_and_view(database: Database) -> None:
     page = (ROOT / "docs" / "sql.md").read_text()
     sections = {
