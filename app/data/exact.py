@@ -18,12 +18,13 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 def loads(text: bytes) -> Any:
     """The value of a JSON text; `ValueError` if it is none. Every integer is exact."""
-    value = orjson.loads(text)
-    if has_long_number(
-        text
-    ):  # orjson has checked the grammar, which the standard library takes less strictly
-        return json.loads(text)
-    return value
+    return exactly(orjson.loads(text), text)
+
+
+def exactly(value: Any, text: bytes) -> Any:
+    """The value of a text, that orjson has read from it, with its integers exact."""
+    # orjson has checked the grammar, which the standard library takes less strictly.
+    return json.loads(text) if has_long_number(text) else value
 
 
 def has_long_number(text: bytes) -> bool:
