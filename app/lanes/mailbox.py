@@ -63,7 +63,7 @@ class Mailbox:
 
     def _attend(self) -> None:
         while self._unattended:
-            self._unattended.pop().attend()
+            self._unattended.pop().attend(may_stand_in=True)
 
     def withdraw(self, call: Call) -> None:
         """Forgets a call for which nobody waits any more: the model does not see its items, if it has not yet."""

@@ -111,7 +111,8 @@ class Batcher:
         answered = threading.Lock()
         answered.acquire()
         call = Call(items, loaded, seconds=seconds, wake=lambda _: answered.release(), is_gone=is_gone)
-        self.submit(call)
+        self.put(call)
+        self.attend(may_stand_in=True)
         if not answered.acquire(timeout=seconds):
             self.withdraw(call)
         return call.result()
@@ -146,14 +147,28 @@ class Batcher:
             self._waiting.append(call)
             self.n_waiting_items = n_waiting_items
 
-    def attend(self) -> None:
-        """Has a thread take what waits, if one is idle."""
+    def attend(self, *, may_stand_in: bool = False) -> None:
+        """Has a thread take what waits, if one is idle.
+
+        If a single call waits, and the model is brisk, a caller that may stands in for that thread: on another core,
+        with cold caches, the model takes longer than it does here.
+        """
         with self._lock:
             if not self._waiting:
                 return
             bell = self._idle.pop() if self._idle else None
             is_short = bell is None and self._n_threads < self._served.declaration.concurrency
             self._n_threads += is_short
+            stands_in = (
+                bell is not None and may_stand_in and len(self._waiting) == 1 and self._quickness.is_brisk
+            )
+            calls = self._collected() if stands_in else []
+        if calls:
+            self._answer(calls)
+            with self._lock:
+                if bell is not None and not self._waiting and not self._is_retired:
+                    self._idle.append(bell)
+                    bell = None
         if bell is not None:
             bell.release()
         elif is_short:
@@ -192,22 +207,27 @@ class Batcher:
 
         None instead of none if there is no need of this thread any more.
         """
-        calls: list[Call] = []
         with self._lock:
-            room = 0 if self._quickness.goes_alone() else self._served.declaration.max_batch_size
-            while self._waiting and (not calls or len(self._waiting[0].items) <= room):
-                call = self._waiting.popleft()
-                self.n_waiting_items -= len(call.items)
-                if call.is_gone():
-                    call.answer(BadRequest("the client hung up before the model came to its items"))
-                elif call.expires_at > time.monotonic():
-                    calls.append(call)
-                    room -= len(call.items)
+            calls = self._collected()
             if not calls and self._is_retired:
                 self._n_threads -= 1
                 return None
             if not calls:
                 self._idle.append(bell)
+        return calls
+
+    def _collected(self) -> list[Call]:
+        """What `_take` takes, for who holds the lock."""
+        calls: list[Call] = []
+        room = 0 if self._quickness.goes_alone() else self._served.declaration.max_batch_size
+        while self._waiting and (not calls or len(self._waiting[0].items) <= room):
+            call = self._waiting.popleft()
+            self.n_waiting_items -= len(call.items)
+            if call.is_gone():
+                call.answer(BadRequest("the client hung up before the model came to its items"))
+            elif call.expires_at > time.monotonic():
+                calls.append(call)
+                room -= len(call.items)
         return calls
 
     def _answer(self, calls: list[Call]) -> None:
@@ -233,7 +253,7 @@ class Batcher:
     def _predict(
         self, items: Sequence[JsonObject], loaded: list[JsonObject] | None, *, is_alone: bool = True
     ) -> list[JsonObject]:
-        started_at = time.monotonic()
+        started_at, busy_at = time.monotonic(), time.thread_time()
         try:
             return self._served.predict(items, loaded)
         except ServingError:
@@ -247,7 +267,7 @@ class Batcher:
             self._batch_items.observe(len(items))
             self._model_seconds.observe(seconds)
             if is_alone:
-                self._quickness.judge(seconds)
+                self._quickness.judge(seconds, seconds - (time.thread_time() - busy_at))
 
     def _answer_failed(self, calls: list[Call], error: ServingError) -> None:
         if len(calls) == 1:

@@ -403,6 +403,67 @@ def test_a_quick_model_that_breaks_fails_its_own_request_alone(monkeypatch: pyte
     assert batcher.predict_quickly([{"n": 3}], [{"n": 3}]) == [{"label": "x"}]
 
 
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quickness.Quickness, "is_brisk", True)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_lone_call_of_a_brisk_model_is_made_by_the_thread_that_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    askers: list[int] = []
+
+    def predict(_self: object, items: list[JsonObject]) -> list[JsonObject]:
+        askers.append(threading.get_ident())
+        return [{"label": "x"} for _ in items]
+
+    monkeypatch.setattr(specimens.Upper, "predict", predict)
+    batcher = Batcher(served(specimens.Upper))
+    for _ in range(3):
+        assert batcher.predict([{"text": "a"}], None, seconds=30) == [{"label": "x"}]
+        wait_until(lambda: len(batcher._idle) == 1, "the thread to be idle", 10)
+
+    assert askers[0] != threading.get_ident()  # it began the thread
+    assert askers[1:] == [threading.get_ident()] * 2
+
+
+@pytest.mark.usefixtures("brisk")
+def test_what_comes_while_a_caller_stands_in_is_one_batch_of_the_thread(ask: Callable[..., Asking]) -> None:
+    asking = ask()
+    first = asking.busy()
+    asking.gate.may_end.release()
+    assert first.result(10) == ["0"]
+    wait_until(lambda: len(asking.batcher._idle) == 1, "the thread to be idle", 10)
+
+    asking.busy()
+    others = [asking.ask(number) for number in (1, 2, 3)]
+    asking.gate.open()
+
+    assert [other.result(10) for other in others] == [["1"], ["2"], ["3"]]
+    assert asking.gate.calls == [[0], [0], [1, 2, 3]]
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_thread_whose_caller_stands_in_ends_when_it_is_retired_meanwhile(
+    ask: Callable[..., Asking],
+) -> None:
+    asking = ask()
+    first = asking.busy()
+    asking.gate.may_end.release()
+    first.result(10)
+    wait_until(lambda: len(asking.batcher._idle) == 1, "the thread to be idle", 10)
+    standing_in = asking.busy()
+
+    asking.batcher.retire()
+    assert asking.batcher._n_threads == 1
+    asking.gate.open()
+
+    assert standing_in.result(10) == ["0"]
+    wait_until(lambda: asking.batcher._n_threads == 0, "the thread to end", 10)
+    assert asking.ask(5).result(10) == ["5"]
+
+
 def test_a_call_wakes_its_caller_once() -> None:
     woken: list[Call] = []
     call = Call([{}], None, seconds=1, wake=woken.append)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from app.models.quickness import (
+    BRISK_SECONDS,
     MOST_PROBATION_CALLS,
     PROBATION_CALLS,
     PROBE_CALLS,
@@ -88,3 +89,24 @@ def test_requests_of_a_model_that_seems_quick_go_alone_and_of_others_one_in_many
         alone = [slow.goes_alone() for _ in range(3 * PROBE_CALLS)]
         assert alone.count(True) == 3
         assert alone[PROBE_CALLS - 1]
+
+
+def test_a_model_that_computes_for_a_little_longer_is_brisk_after_its_probation() -> None:
+    quickness = judged(*[BRISK_SECONDS / 2] * (PROBATION_CALLS - 1))
+    assert not quickness.is_brisk
+    quickness.judge(BRISK_SECONDS / 2)
+    assert quickness.is_brisk
+    assert not quickness.is_proved
+
+    quickness.judge(SLOW)
+
+    assert not quickness.is_brisk
+
+
+def test_a_model_that_takes_longer_or_waits_is_not_brisk() -> None:
+    longer, waiting = judged(*[2 * BRISK_SECONDS] * 1000), Quickness()
+    for _ in range(1000):
+        waiting.judge(BRISK_SECONDS / 2, idle_seconds=BRISK_SECONDS / 4)
+
+    assert not longer.is_brisk
+    assert not waiting.is_brisk
