@@ -6,6 +6,8 @@
 `bare` is the model alone on items in memory. `csv` reads a CSV file, predicts and writes one, as the article does.
 `ray-1` and `ray-2` are Ray Data from CSV to CSV with so many actors. `sqlite-1` to `postgres-2` are this project with
 one and two runners and threads, `sqlite-process-1` to `postgres-process-2` with one child process in each runner,
+`sqlite-cores-1` and `postgres-cores-1` with one runner that has a child process for each core, as
+`TWOFOLD_EXECUTOR=process` has by itself,
 `sqlite-dask-2` with one runner and a Dask cluster of two workers. All run in turn in each round,
 and every label must be the same whichever way it came. A ratio is the median of the rounds' own ratios. The run is the
 job's own time, from its first claim to its end.
@@ -33,9 +35,14 @@ OURS = (
         for kind in ("sqlite", "sqlite-process", "postgres", "postgres-process")
         for number in (1, 2)
     ),
+    "sqlite-cores-1",
+    "postgres-cores-1",
     "sqlite-dask-2",
 )
-IN_CHILD = {"TWOFOLD_EXECUTOR": "process", "TWOFOLD_RUNNER_THREADS": "1"}
+VARIABLES = {
+    "process": {"TWOFOLD_EXECUTOR": "process", "TWOFOLD_RUNNER_THREADS": "1"},
+    "cores": {"TWOFOLD_EXECUTOR": "process"},
+}
 ENVIRONMENTS = {"bare": "service", "csv": "ray", "ray": "ray"}
 
 
@@ -98,7 +105,7 @@ def _measure(scratch: Scratch, way: str, folder: Path) -> dict[str, Any]:
         return _other_way(scratch, ENVIRONMENTS[name], name, folder, *filter(None, [number]))
     kind, *executor, number = way.split("-")
     with fresh(kind) as url, ExitStack() as stack:
-        variables = IN_CHILD if executor == ["process"] else {}
+        variables = VARIABLES.get("".join(executor), {})
         n_runners = int(number)
         if executor == ["dask"]:
             variables = {"TWOFOLD_EXECUTOR": stack.enter_context(service.dask_cluster(scratch, n_runners))}
