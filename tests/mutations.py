@@ -260,7 +260,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who cannot renew does not claim",
-        ((RUNNER, "if self._leases.is_trusted and (room", "if (room"),),
+        ((RUNNER, "            and self._leases.is_trusted\n", ""),),
         "tests/runner/test_leases.py",
         "cannot_renew",
     ),
