@@ -8,8 +8,8 @@ import orjson
 from app.data import exact
 from app.data.items import TOO_DEEP, object_end
 from app.errors import BadRequest, FieldError, Invalid, UnsupportedMediaType
+from app.models.acceptance import CONTAINERS
 
-CONTAINERS = {dict, list}
 UNROUNDED = {str, int, bool, type(None)}
 """What orjson reads as it is written; a float may have been an integer beyond 64 bits."""
 

@@ -54,9 +54,8 @@ def widened(payload: bytes, fields: Sequence[bytes]) -> bytes:
     """A payload of objects with more fields for each: their JSON text without braces. None may be empty on any side."""
     opened = payload[1:-2].split(_BETWEEN)  # each without its last brace
     n_items = len(opened)
-    parts = [_BETWEEN] * (
-        4 * n_items + 1
-    )  # one join of all: half the time of one for each item, and one of these
+    # Everything by one join, which takes three quarters of the time of one for each item and another for all.
+    parts = [_BETWEEN] * (4 * n_items + 1)
     parts[0], parts[-1] = b"[", b"}]"
     parts[1::4] = opened
     parts[2::4] = [b","] * n_items
