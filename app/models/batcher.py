@@ -128,13 +128,11 @@ class Batcher:
         """Whether a call now is better made by the thread that asks."""
         return self._quickness.is_proved and not self._waiting and len(self._idle) == self._n_threads
 
-    def submit(self, call: Call) -> None:
-        """Has a call answered, soon and by another thread; `Overloaded` if too much waits already."""
-        self.put(call)
-        self.attend()
-
     def put(self, call: Call) -> None:
-        """As `submit`, but no idle thread looks at it before `attend`: so calls that come together go together."""
+        """Queues a call; `Overloaded` if too much waits already.
+
+        No idle thread looks at it before `attend`: so calls that come together go together.
+        """
         declared = self._served.declaration
         with self._lock:
             n_waiting_items = self.n_waiting_items + len(call.items)

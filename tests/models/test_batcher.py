@@ -408,6 +408,13 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickness.Quickness, "is_brisk", True)
 
 
+def have_an_idle_thread(asking: Asking) -> None:
+    first = asking.busy()
+    asking.gate.may_end.release()
+    assert first.result(10) == ["0"]
+    wait_until(lambda: len(asking.batcher._idle) == 1, "the thread to be idle", 10)
+
+
 @pytest.mark.usefixtures("brisk")
 def test_a_lone_call_of_a_brisk_model_is_made_by_the_thread_that_asks(
     monkeypatch: pytest.MonkeyPatch,
@@ -431,10 +438,7 @@ def test_a_lone_call_of_a_brisk_model_is_made_by_the_thread_that_asks(
 @pytest.mark.usefixtures("brisk")
 def test_what_comes_while_a_caller_stands_in_is_one_batch_of_the_thread(ask: Callable[..., Asking]) -> None:
     asking = ask()
-    first = asking.busy()
-    asking.gate.may_end.release()
-    assert first.result(10) == ["0"]
-    wait_until(lambda: len(asking.batcher._idle) == 1, "the thread to be idle", 10)
+    have_an_idle_thread(asking)
 
     asking.busy()
     others = [asking.ask(number) for number in (1, 2, 3)]
@@ -449,10 +453,7 @@ def test_a_thread_whose_caller_stands_in_ends_when_it_is_retired_meanwhile(
     ask: Callable[..., Asking],
 ) -> None:
     asking = ask()
-    first = asking.busy()
-    asking.gate.may_end.release()
-    first.result(10)
-    wait_until(lambda: len(asking.batcher._idle) == 1, "the thread to be idle", 10)
+    have_an_idle_thread(asking)
     standing_in = asking.busy()
 
     asking.batcher.retire()
