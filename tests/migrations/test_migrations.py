@@ -1,7 +1,7 @@
 """The migrations make the tables that the code means, and can be undone."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -63,18 +63,23 @@ def test_they_make_what_the_code_declares(empty_database: Database, alembic: Ale
     assert "No new upgrade operations detected" in check.stdout
 
 
-def test_every_table_and_column_carries_its_comment_in_postgres(postgres_url: Any) -> None:
-    database = Database(postgres_url)
+def selected(url: Any, query: str) -> Sequence[Any]:
+    """What a query gives, by a connection of its own."""
+    database = Database(url)
     with database.reading() as session:
-        rows = session.execute(
-            text(
-                "SELECT relname, attname, col_description(pg_class.oid, attnum) AS about_column,"
-                " obj_description(pg_class.oid) AS about_table"
-                " FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped"
-                " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-            )
-        ).all()
+        rows = session.execute(text(query)).all()
     database.dispose()
+    return rows
+
+
+def test_every_table_and_column_carries_its_comment_in_postgres(postgres_url: Any) -> None:
+    rows = selected(
+        postgres_url,
+        "SELECT relname, attname, col_description(pg_class.oid, attnum) AS about_column,"
+        " obj_description(pg_class.oid) AS about_table"
+        " FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped"
+        " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+    )
 
     found = {(row.relname, row.attname): (row.about_table, row.about_column) for row in rows}
     declared = {
@@ -87,16 +92,13 @@ def test_every_table_and_column_carries_its_comment_in_postgres(postgres_url: An
 
 
 def test_postgres_stores_payloads_as_they_are(postgres_url: Any) -> None:
-    database = Database(postgres_url)
-    with database.reading() as session:
-        found = session.execute(
-            text(
-                "SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
-                " WHERE relkind = 'r' AND attname = 'items' AND attstorage = 'e'"
-            )
-        ).scalars()
-        assert {*found} == {"input_chunks", "outputs"}
-    database.dispose()
+    rows = selected(
+        postgres_url,
+        "SELECT attrelid::regclass::text AS name FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE relkind = 'r' AND attname = 'items' AND attstorage = 'e'",
+    )
+
+    assert {row.name for row in rows} == {"input_chunks", "outputs"}
 
 
 def test_the_page_about_sql_tells_of_every_table_column_and_view(database: Database) -> None:
