@@ -121,13 +121,19 @@ MUTATIONS = (
     ),
     Mutation(
         "ready_at in claim",
-        ((STATEMENTS, "    _chunks.c.ready_at <= utc_now(),\n", ""),),
+        ((STATEMENTS, ", _chunks.c.ready_at <= utc_now())", ")"),),
         "tests/jobs/test_rescue.py",
         "rescued_once",
     ),
     Mutation(
         "what hangs is not renewed",
-        ((STATEMENTS, '        _chunks.c.id.not_in(bindparam("hung", expanding=True)),\n', ""),),
+        (
+            (
+                STATEMENTS,
+                '        _chunks.c.id.not_in(select(cast(_listed("hung").c.value, BigInteger))),\n',
+                "",
+            ),
+        ),
         "tests/jobs/test_rescue.py",
         "hangs",
     ),

@@ -30,6 +30,7 @@ class Claim:
     The one chunk of a train job has all items of its input; `options` are what its job gives to `train`. If a `source`
     is given, it tells where the items are, and `output_url` to which folder the answers go, if not to the database.
     `recall` is what the cache knows of the items, if their model version has one.
+    `is_first` if its job had not begun when it was claimed.
     `attempts` counts the claims of this chunk that were not given back, this one included; `crashes` those before it
     that ended with their process or ran out of time.
     """
@@ -48,6 +49,7 @@ class Claim:
     source: Source | None = None
     output_url: str | None = None
     recall: Recall | None = field(default=None, compare=False)
+    is_first: bool = False
 
     @property
     def key(self) -> tuple[int, int]:

@@ -10,7 +10,6 @@ chunks while it holds a job (cancel) skips those that a claim has locked: they a
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +26,7 @@ from app.jobs.claims import Claim, Done, Failed, Source, Trained
 from app.jobs.control import cancel_leftovers, give_up
 from app.jobs.ledger import PROGRESS, count, tell
 from app.jobs.states import version_of
-from app.tables import Chunk, ChunkState, JobKind
+from app.tables import Chunk, ChunkState, JobKind, JobState
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -47,14 +46,8 @@ def oldest(session: Session, queues: Collection[str]) -> Head | None:
     A runner asks this before it claims: on SQLite a claim takes the write lock, which nothing should be
     stopped by when there is nothing to do.
     """
-    connection = session.connection()
-    heads = [
-        (row.sched_key, row.id, Head(queue, row.crashes, row.n_items))
-        for queue in queues
-        if (row := connection.execute(statements.HEAD_OF_QUEUE, {"the_queue": queue}).one_or_none())
-        is not None
-    ]
-    return min(heads, key=itemgetter(0, 1))[2] if heads else None
+    head = session.connection().execute(statements.OLDEST_HEAD, {"queues": list(queues)}).one_or_none()
+    return None if head is None else Head(head.queue, head.crashes, head.n_items)
 
 
 def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_seconds: float) -> list[Claim]:
@@ -72,10 +65,10 @@ def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_sec
 
 def begin(session: Session, claims: Collection[Claim], *, runner_id: str) -> None:
     """Begins the jobs whose first chunks these are; once a transaction, after all its claims, for the locks' order."""
-    if not claims:
+    job_ids = sorted({claim.job_id for claim in claims if claim.is_first})
+    if not job_ids:
         return
     connection = session.connection()
-    job_ids = sorted({claim.job_id for claim in claims})
     if fresh := connection.scalars(statements.LOCK_JOBS_NOT_BEGUN, {"job_ids": job_ids}).all():
         connection.execute(statements.BEGIN_JOBS, {"job_ids": fresh})
         tell(session, fresh, "started", runner_id=runner_id)
@@ -94,7 +87,7 @@ def finish(
     held = [by_key[key] for key in hold(session, [result.claim for result in results])]
     done = [result for result in held if isinstance(result, Done)]
     for statement, rows in (
-        (statements.END_CHUNK, [_ending(result) for result in held]),
+        (statements.END_CHUNKS, _endings(held)),
         (statements.ADD_OUTPUT, [_output_row(result) for result in done]),
         (statements.ADD_ITEM_ERROR, [row for result in done for row in _error_rows(result)]),
     ):
@@ -128,9 +121,8 @@ def hold(session: Session, claims: Collection[Claim]) -> list[tuple[int, int]]:
 
     By ascending ids, as a renewal locks them: whoever writes to several chunks calls this first.
     """
-    rows = session.connection().execute(
-        statements.LOCK_RUNNING_CHUNKS, {"chunk_ids": [claim.chunk_id for claim in claims]}
-    )
+    chunk_ids = [claim.chunk_id for claim in claims]
+    rows = session.connection().execute(statements.LOCK_RUNNING_CHUNKS, {"chunk_ids": chunk_ids}).all()
     keys = {claim.key for claim in claims}
     return [key for row in rows if (key := (row.id, row.epoch)) in keys]
 
@@ -174,8 +166,9 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             options=row.options or {},
             source=_source(row),
             output_url=row.output_url,
+            is_first=row.job_status == JobState.QUEUED,
         )
-        for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
+        for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": list(chunk_ids)}).all()
     ]
 
 
@@ -223,19 +216,20 @@ def _held(claim: Claim) -> Update:
     )
 
 
-def _ending(result: Done | Trained | Failed) -> dict[str, Any]:
-    status, reason = (
-        (ChunkState.FAILED, result.reason) if isinstance(result, Failed) else (ChunkState.DONE, None)
-    )
-    return {
-        "chunk_id": result.claim.chunk_id,
-        "held_epoch": result.claim.epoch,
-        "the_status": status,
-        "the_n_succeeded": result.claim.n_items - result.n_errored,
-        "the_n_errored": result.n_errored,
-        "the_n_cached": result.n_cached,
-        "the_error": reason,
-    }
+def _endings(results: Iterable[Done | Trained | Failed]) -> list[dict[str, Any]]:
+    """What becomes of the rows of these chunks; of those that end alike, which is most often all, in one piece."""
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for result in results:
+        status, reason = (
+            (ChunkState.FAILED, result.reason) if isinstance(result, Failed) else (ChunkState.DONE, None)
+        )
+        outcome = (result.claim.epoch, status, result.n_errored, result.n_cached, reason)
+        alike[outcome].append(result.claim.chunk_id)
+    names = ("held_epoch", "the_status", "the_n_errored", "the_n_cached", "the_error")
+    return [
+        dict(zip(names, outcome, strict=True)) | {"chunk_ids": chunk_ids}
+        for outcome, chunk_ids in alike.items()
+    ]
 
 
 def _output_row(result: Done) -> dict[str, Any]:

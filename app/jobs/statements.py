@@ -7,15 +7,19 @@ run on a session's connection; those that change many rows take a list of parame
 A parameter is called `the_…` where SQLAlchemy keeps the column's own name for itself.
 """
 
-from typing import cast
+import typing
 
 from sqlalchemy import (
-    BindParameter,
+    JSON,
+    BigInteger,
+    ColumnElement,
     Integer,
+    Select,
     Table,
     Text,
     bindparam,
     case,
+    cast,
     func,
     insert,
     literal,
@@ -23,13 +27,14 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.selectable import TableValuedAlias
 
-from app.columns import Id, UtcDateTime, utc_now
+from app.columns import Id, UtcDateTime, each_of, utc_now
 from app.jobs.states import counted
 from app.tables import Chunk, ChunkState, Input, InputChunk, ItemError, Job, JobEvent, JobState, Output
 
 _chunks, _jobs, _inputs, _stored, _outputs, _item_errors, _events = (
-    cast(Table, row.__table__) for row in (Chunk, Job, Input, InputChunk, Output, ItemError, JobEvent)
+    typing.cast(Table, row.__table__) for row in (Chunk, Job, Input, InputChunk, Output, ItemError, JobEvent)
 )
 # Written into the statements, where a planner that has not seen the parameters can match them to partial indexes.
 _PENDING, _QUEUED, _RUNNING = (
@@ -37,21 +42,37 @@ _PENDING, _QUEUED, _RUNNING = (
     for state in (ChunkState.PENDING, ChunkState.QUEUED, ChunkState.RUNNING)
 )
 _in_turn = (_chunks.c.sched_key, _chunks.c.id)
-_chunk_ids: BindParameter[int] = bindparam("chunk_ids", expanding=True)
-_job_ids: BindParameter[str] = bindparam("job_ids", expanding=True)
 
-_due = select(_chunks.c.id).where(
-    _chunks.c.status == _QUEUED,
-    _chunks.c.queue == bindparam("the_queue"),
-    _chunks.c.ready_at <= utc_now(),
-)
 
-HEAD_OF_QUEUE = (
-    _due.with_only_columns(*_in_turn, _chunks.c.crashes, _chunks.c.n_items).order_by(*_in_turn).limit(1)
+def _listed(parameter: str) -> TableValuedAlias:
+    """The members of a list that is a parameter, a row each."""
+    return each_of(bindparam(parameter, type_=JSON)).table_valued("value")
+
+
+_chunk_ids = select(cast(_listed("chunk_ids").c.value, BigInteger))
+_job_ids = select(cast(_listed("job_ids").c.value, Id))
+
+
+def _due(queue: ColumnElement[str]) -> Select[int]:
+    """The ids of the chunks of a queue that are due, in their turn."""
+    return (
+        select(_chunks.c.id)
+        .where(_chunks.c.status == _QUEUED, _chunks.c.queue == queue, _chunks.c.ready_at <= utc_now())
+        .order_by(*_in_turn)
+    )
+
+
+_queues, _heads = _listed("queues"), _chunks.alias("heads")
+_head = _due(_queues.c.value).limit(1).correlate(_queues).scalar_subquery()
+OLDEST_HEAD = (
+    select(_heads.c.queue, _heads.c.crashes, _heads.c.n_items)
+    .select_from(_queues.join(_heads, _heads.c.id == _head))
+    .order_by(_heads.c.sched_key, _heads.c.id)
+    .limit(1)
 )
 
 _next = (
-    _due.order_by(*_in_turn)
+    _due(bindparam("the_queue", type_=Text))
     .limit(bindparam("limit", type_=Integer))
     .with_for_update(skip_locked=True)
     .cte("due")
@@ -82,6 +103,7 @@ TAKEN_CHUNKS = (
         _chunks.c.attempts,
         _chunks.c.crashes,
         _jobs.c.kind,
+        _jobs.c.status.label("job_status"),
         _jobs.c.options,
         _jobs.c.input_id,
         _stored.c.first_item.label("stored_first"),
@@ -119,7 +141,7 @@ _held = (
     .where(
         _chunks.c.runner_id == bindparam("the_runner_id"),
         _chunks.c.status == _RUNNING,
-        _chunks.c.id.not_in(bindparam("hung", expanding=True)),
+        _chunks.c.id.not_in(select(cast(_listed("hung").c.value, BigInteger))),
     )
     # As the loop locks them, which ends chunks at the same time.
     .suffix_with("ORDER BY chunks.id FOR NO KEY UPDATE", dialect="postgresql")
@@ -139,17 +161,17 @@ LOCK_RUNNING_CHUNKS = (
     .order_by(_chunks.c.id)
     .with_for_update(key_share=True)
 )
-END_CHUNK = (
+END_CHUNKS = (
     update(_chunks)
     .where(
-        _chunks.c.id == bindparam("chunk_id"),
+        _chunks.c.id.in_(_chunk_ids),
         _chunks.c.epoch == bindparam("held_epoch"),
         _chunks.c.status == _RUNNING,
     )
     .values(
         status=bindparam("the_status"),
-        n_succeeded=bindparam("the_n_succeeded"),
-        n_errored=bindparam("the_n_errored"),
+        n_succeeded=_chunks.c.n_items - bindparam("the_n_errored", type_=Integer),
+        n_errored=bindparam("the_n_errored", type_=Integer),
         n_cached=bindparam("the_n_cached"),
         error=bindparam("the_error"),
         lease_until=None,

@@ -20,6 +20,8 @@ pytestmark = on_fresh_databases
 
 N_FINISHED = 200_000
 N_QUEUED = 40
+N_LISTED = 100
+"""Postgres expects so many members of a JSON list, whose length it does not know as it plans."""
 
 SCAN = re.compile(r"SCAN chunks(?! USING (COVERING )?INDEX chunks_(queued|pending|leased))")
 """Of all chunks. To scan one of the partial indexes is to read what is alive."""
@@ -93,7 +95,7 @@ def check_plan(database: Database, statement: Statement, *, uses: str | None) ->
     if database.is_postgres:
         of_chunks = [node for node in plan if node.get("Relation Name") == "chunks"]
         assert not [node for node in of_chunks if node["Node Type"] == "Seq Scan"], plan
-        sorts = [node for node in plan if "Sort" in node["Node Type"] and node["Plan Rows"] > 2 * N_QUEUED]
+        sorts = [node for node in plan if "Sort" in node["Node Type"] and node["Plan Rows"] > N_LISTED]
         indexes = {node.get("Index Name") for node in plan}
         rows_read = max((node["Plan Rows"] for node in of_chunks), default=0)
         assert rows_read < N_FINISHED / 100, plan
@@ -127,9 +129,9 @@ def test_a_claim_reads_the_queued_chunks_alone(
         claims = queue.claim(session, queue=QUEUE, runner_id=new_id(), limit=16, lease_seconds=60)
         assert len(claims) == 16
 
-    probe, other_probe, take, *rest = statements
+    probe, take, *rest = statements
     assert take[0].startswith("WITH due")
-    for statement in (probe, other_probe, take):
+    for statement in (probe, take):
         check_plan(database, statement, uses="chunks_queued")
     for statement in rest:
         check_plan(database, statement, uses=None)
