@@ -74,6 +74,7 @@ class Runner:
         self._leases = Leases(database, self.id, settings.lease_seconds)
         self._upkeep = Upkeep(database, registry, settings, self.id)
         storage = Storage.of(settings.storage_prefixes)
+        self._wakeup = Wakeup(database, self.wake)
         self._manifests = ManifestWriter(database, storage, settings.poll_seconds)
         self._heartbeat = heartbeat
         self._running: dict[Future[TaskAnswer], Claim] = {}
@@ -109,8 +110,7 @@ class Runner:
         self._registry.start()
         while not self._is_stopping and (delay := self._survive(self._enter)):
             self._rest(delay)
-        wakeup = Wakeup(self._database, self.wake)
-        wakeup.start()
+        self._wakeup.start()
         self._leases.start()
         self._manifests.start()
         log.info("runner_started", runner_id=self.id, threads=self._settings.runner_threads)
@@ -122,7 +122,7 @@ class Runner:
                     self._rest(delay)
                 self._linger(ticked_at + LINGER_SECONDS)
         finally:
-            wakeup.stop()
+            self._wakeup.stop()
         is_idle = self._drain(time.monotonic() + drain_seconds)
         self._leases.stop()
         self._manifests.stop()
@@ -180,8 +180,9 @@ class Runner:
 
     def _linger(self, until: float) -> None:
         """Waits for more results, as long as every model that runs has enough ahead and has no need of the loop."""
-        while not self._is_stopping and self._supply.is_ahead and (left := until - time.monotonic()) > 0:
-            self._rest(left)
+        with self._wakeup.spared():
+            while not self._is_stopping and self._supply.is_ahead and (left := until - time.monotonic()) > 0:
+                self._rest(left)
 
     def _works(self) -> dict[str, Work]:
         """What there is to do for the models of this process at the moment: others may take their place at any time."""

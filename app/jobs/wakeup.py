@@ -1,8 +1,8 @@
 """Hints that a job may be waiting. Polling is the truth; a hint only makes the next poll come at once."""
 
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import structlog
@@ -25,13 +25,16 @@ class Wakeup:
     """Calls `wake` soon after another process committed a job, from a daemon thread of its own.
 
     Postgres says so by NOTIFY. SQLite has no such thing, but `PRAGMA data_version` changes with every commit of
-    another connection and costs one page read from the shared-memory index.
+    another connection and costs one page read from the shared-memory index. That is not asked while a hint is of no
+    use: each time takes the interpreter from a model.
     """
 
     def __init__(self, database: Database, wake: Callable[[], None]) -> None:
         self._database = database
         self._wake = wake
         self._stopping = threading.Event()
+        self._of_use = threading.Event()
+        self._of_use.set()
         self._thread = threading.Thread(target=self._run, name="wakeup", daemon=True)
 
     def start(self) -> None:
@@ -41,6 +44,15 @@ class Wakeup:
         """Ends the thread, and waits for that moment."""
         self._stopping.set()
         self._thread.join(timeout=2 * RETRY_SECONDS)
+
+    @contextmanager
+    def spared(self) -> Iterator[None]:
+        """Meanwhile, hints need not come; what is missed comes afterwards."""
+        self._of_use.clear()
+        try:
+            yield
+        finally:
+            self._of_use.set()
 
     def _run(self) -> None:
         listen = self._listen if self._database.is_postgres else self._glance
@@ -71,6 +83,7 @@ class Wakeup:
         with closing(self._database.engine.raw_connection()) as connection:
             cursor, seen = connection.cursor(), None
             while not self._stopping.wait(SQLITE_GLANCE_SECONDS):
+                self._of_use.wait()
                 (version,) = cursor.execute("PRAGMA data_version").fetchone()
                 if version != seen:
                     seen = version

@@ -85,6 +85,20 @@ def test_a_job_that_waited_for_the_runner_starts_with_it(
         wait_for_job(job_id, SOON_SECONDS)
 
 
+def test_a_hint_that_was_of_no_use_comes_afterwards(workshop: Workshop) -> None:
+    hints: list[None] = []
+    ears = Database(workshop.database.url)
+    wakeup = Wakeup(ears, lambda: hints.append(None))
+    wakeup.start()
+    wait_until(lambda: hints, "the first hint, which comes when it listens")
+    with wakeup.spared():
+        workshop.enqueue()
+    wait_until(lambda: len(hints) > 1, "the hint of the job")
+
+    wakeup.stop()
+    ears.dispose()
+
+
 def test_hints_come_again_after_the_connection_broke(
     postgres_url: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
