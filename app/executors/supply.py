@@ -1,6 +1,6 @@
 """The supply of a runner's models: how many chunks of each are claimed and not done, and how many should be.
 
-A commit and a claim take the loop some 15 statements, whether for one chunk or for thirty, and while a model in pure
+A commit and a claim take the loop some ten statements, whether for one chunk or for thirty, and while a model in pure
 Python runs, each of them waits for the interpreter. So of short chunks many are claimed ahead and many results gather,
 and the loop is woken when half of what was ahead is done: what is left keeps the model at work meanwhile. Where nothing
 more comes, it is woken again when half of the rest is done, and so on.
@@ -12,9 +12,9 @@ from collections.abc import Collection
 
 from app.jobs.claims import Claim
 
-LINGER_SECONDS = 0.2
+LINGER_SECONDS = 0.3
 """How long results may gather while every model that runs has enough ahead."""
-LEAST_PER_SLOT, MOST_PER_SLOT = 2, 32
+LEAST_PER_SLOT, MOST_PER_SLOT = 2, 48
 """Chunks to claim for each that a model runs at once: one in the model and one that waits; more of short ones."""
 AHEAD_BYTES = 8 << 20
 """Of items, what is claimed ahead for each slot; more than the least only as far as this goes."""

@@ -81,7 +81,7 @@ def test_nothing_is_ahead_where_nothing_runs() -> None:
     ("n_chunks", "seconds", "per_slot"),
     [
         (1, 10.0, 2),  # long chunks: one in the model, one that waits
-        (10, 0.5, 9),  # 50 ms each: what takes 0.4 seconds, and one
+        (10, 0.5, 13),  # 50 ms each: what takes 0.6 seconds, and one
         (100, 0.1, MOST_PER_SLOT),
         (1, 0.0, MOST_PER_SLOT),
     ],
