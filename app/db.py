@@ -174,9 +174,13 @@ def _create_engine(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """WAL lets readers and one writer work at once; FULL makes a commit survive a power cut, not just a crash."""
+    """WAL lets readers and one writer work at once; FULL makes a commit survive a power cut, not just a crash.
+
+    Chunks of a hundred kilobytes are written in pages of 8 KiB in less time than in those of 4, the default. Only a
+    file that is still empty takes another size.
+    """
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

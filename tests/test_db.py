@@ -1,8 +1,10 @@
 """The way to the database: transactions, locks, forks and outages, on both kinds."""
 
 import os
+import sqlite3
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,6 +139,22 @@ def test_a_sqlite_commit_survives_a_power_cut_and_foreign_keys_hold(sqlite_url: 
         }
     database.dispose()
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 15_000}
+
+
+def test_a_new_sqlite_file_has_large_pages_and_an_older_one_keeps_its_own(tmp_path: Path) -> None:
+    older = tmp_path / "older.db"
+    with closing(sqlite3.connect(older)) as connection:
+        connection.execute("PRAGMA page_size=4096")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE something (id INTEGER)")
+    sizes = []
+    for file in (tmp_path / "new.db", older):
+        database = Database(make_url(f"sqlite:///{file}"))
+        database.upgrade()
+        with database.engine.connect() as connection:
+            sizes.append(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+        database.dispose()
+    assert sizes == [8192, 4096]
 
 
 def test_postgres_sessions_are_in_utc_and_named(postgres_url: Any) -> None:
