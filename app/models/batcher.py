@@ -126,7 +126,7 @@ class Batcher:
     @property
     def is_quick(self) -> bool:
         """Whether a call now is better made by the thread that asks."""
-        return self._quickness.is_proved and not self._waiting and len(self._idle) == self._n_threads
+        return self._quickness.is_quick and not self._waiting and len(self._idle) == self._n_threads
 
     def put(self, call: Call) -> None:
         """Queues a call; `Overloaded` if too much waits already.
@@ -252,7 +252,7 @@ class Batcher:
         self, items: Sequence[JsonObject], loaded: list[JsonObject] | None, *, is_alone: bool = True
     ) -> list[JsonObject]:
         # To ask for the thread's own time takes a call of the kernel, which a quick model is spared.
-        busy_at = None if self._quickness.is_proved else time.thread_time()
+        busy_at = None if self._quickness.is_quick else time.thread_time()
         started_at = time.monotonic()
         try:
             return self._served.predict(items, loaded)

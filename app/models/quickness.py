@@ -26,7 +26,7 @@ class Quickness:
         self._n_together = 0
 
     @property
-    def is_proved(self) -> bool:
+    def is_quick(self) -> bool:
         return not self._n_on_probation and self._typical_seconds < QUICK_SECONDS
 
     @property

@@ -29,19 +29,19 @@ def judge(quickness: Quickness, seconds: Iterable[float]) -> None:
 
 def calls_until_proved(quickness: Quickness) -> int:
     n_calls = 0
-    while not quickness.is_proved:
+    while not quickness.is_quick:
         quickness.judge(QUICK)
         n_calls += 1
     return n_calls
 
 
 def test_a_model_is_quick_after_its_first_probation() -> None:
-    assert not judged(*[QUICK] * (PROBATION_CALLS - 1)).is_proved
-    assert judged(*[QUICK] * PROBATION_CALLS).is_proved
+    assert not judged(*[QUICK] * (PROBATION_CALLS - 1)).is_quick
+    assert judged(*[QUICK] * PROBATION_CALLS).is_quick
 
 
 def test_a_model_that_typically_takes_longer_is_never_quick() -> None:
-    assert not judged(*[2 * QUICK_SECONDS] * 10_000).is_proved
+    assert not judged(*[2 * QUICK_SECONDS] * 10_000).is_quick
 
 
 def test_one_slow_call_ends_it_at_once_and_for_a_probation() -> None:
@@ -49,7 +49,7 @@ def test_one_slow_call_ends_it_at_once_and_for_a_probation() -> None:
 
     quickness.judge(SLOW)
 
-    assert not quickness.is_proved
+    assert not quickness.is_quick
     assert calls_until_proved(quickness) == PROBATION_CALLS
 
 
@@ -79,7 +79,7 @@ def test_a_call_that_waited_for_the_processor_does_not_make_a_quick_model_typica
 
     quickness.judge(SLOW_SECONDS)
 
-    assert quickness.is_proved
+    assert quickness.is_quick
 
 
 def test_requests_of_a_model_that_seems_quick_go_alone_and_of_others_one_in_many_does() -> None:
@@ -96,7 +96,7 @@ def test_a_model_that_computes_for_a_little_longer_is_brisk_after_its_probation(
     assert not quickness.is_brisk
     quickness.judge(BRISK_SECONDS / 2)
     assert quickness.is_brisk
-    assert not quickness.is_proved
+    assert not quickness.is_quick
 
     quickness.judge(SLOW)
 
