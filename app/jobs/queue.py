@@ -151,6 +151,7 @@ def renew(
 
 def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
     """The claims of chunks that were just taken, in the order of the queue."""
+    # Row by row, for fetched all at once the payloads are there twice: as the driver's text and as bytes.
     return [
         Claim(
             row.id,
@@ -168,7 +169,7 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             output_url=row.output_url,
             is_first=row.job_status == JobState.QUEUED,
         )
-        for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": list(chunk_ids)}).all()
+        for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": list(chunk_ids)})
     ]
 
 
