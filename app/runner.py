@@ -73,8 +73,8 @@ class Runner:
         self._executor = executor or make_executor(settings, registry)
         self._leases = Leases(database, self.id, settings.lease_seconds)
         self._upkeep = Upkeep(database, registry, settings, self.id)
-        storage = Storage.of(settings.storage_prefixes)
         self._wakeup = Wakeup(database, self.wake)
+        storage = Storage.of(settings.storage_prefixes)
         self._manifests = ManifestWriter(database, storage, settings.poll_seconds)
         self._heartbeat = heartbeat
         self._running: dict[Future[TaskAnswer], Claim] = {}

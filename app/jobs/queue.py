@@ -169,7 +169,7 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             output_url=row.output_url,
             is_first=row.job_status == JobState.QUEUED,
         )
-        for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": list(chunk_ids)})
+        for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
     ]
 
 
