@@ -127,13 +127,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what hangs is not renewed",
-        (
-            (
-                STATEMENTS,
-                '        _chunks.c.id.not_in(select(cast(_listed("hung").c.value, BigInteger))),\n',
-                "",
-            ),
-        ),
+        ((STATEMENTS, '        _chunks.c.id.not_in(_ids("hung", BigInteger)),\n', ""),),
         "tests/jobs/test_rescue.py",
         "hangs",
     ),

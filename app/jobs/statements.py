@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.sql.selectable import TableValuedAlias
+from sqlalchemy.types import TypeEngine
 
 from app.columns import Id, UtcDateTime, each_of, utc_now
 from app.jobs.states import counted
@@ -49,8 +50,12 @@ def _listed(parameter: str) -> TableValuedAlias:
     return each_of(bindparam(parameter, type_=JSON)).table_valued("value")
 
 
-_chunk_ids = select(cast(_listed("chunk_ids").c.value, BigInteger))
-_job_ids = select(cast(_listed("job_ids").c.value, Id))
+def _ids(parameter: str, of_type: type[TypeEngine[typing.Any]]) -> Select[typing.Any]:
+    """The ids of a list that is a parameter, to be among or not."""
+    return select(cast(_listed(parameter).c.value, of_type))
+
+
+_chunk_ids, _job_ids = _ids("chunk_ids", BigInteger), _ids("job_ids", Id)
 
 
 def _due(queue: ColumnElement[str]) -> Select[int]:
@@ -141,7 +146,7 @@ _held = (
     .where(
         _chunks.c.runner_id == bindparam("the_runner_id"),
         _chunks.c.status == _RUNNING,
-        _chunks.c.id.not_in(select(cast(_listed("hung").c.value, BigInteger))),
+        _chunks.c.id.not_in(_ids("hung", BigInteger)),
     )
     # As the loop locks them, which ends chunks at the same time.
     .suffix_with("ORDER BY chunks.id FOR NO KEY UPDATE", dialect="postgresql")
