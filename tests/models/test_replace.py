@@ -142,6 +142,7 @@ def test_what_failed_is_tried_again_by_the_same_reload_and_what_is_there_is_not(
     declared = [declare(specimens.Reader, artifact=str(artifact)), declare(Upper, name="other")]
     registry = Registry(declared)
     other = registry.get("other")
+    assert other.wait_ready(30)
     assert not registry.get("specimen").wait_ready(30)
     assert [str(served) for served in registry.unready()] == ["model specimen 1"]
 
