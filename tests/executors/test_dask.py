@@ -73,4 +73,5 @@ def test_without_a_scheduler_nothing_is_claimed_and_with_it_all_goes_on(
         dead, *_ = lab.run(["kill"])
         assert isinstance(dead, Broken)
         assert dead.code == "runner_crashed"
+        assert isinstance(lab.run([None])[0], Done), "the nanny has brought a new worker"
     lab.executor.shutdown()
