@@ -50,9 +50,17 @@ def unpack(payload: bytes) -> list[bytes]:
     return [] if payload == b"[]" else payload[1:-1].split(SEPARATOR)
 
 
-def widened(payload: bytes, fields: Sequence[bytes]) -> bytes:
-    """A payload of objects with more fields for each: their JSON text without braces. None may be empty on any side."""
-    opened = payload[1:-2].split(_BETWEEN)  # each without its last brace
+def answers(items: bytes, predictions: bytes, n_missing: int) -> bytes:
+    """The payload of items with their predictions: of each object its own text, then the fields of the other.
+
+    Of the predictions `n_missing` are `null`, and so are then the answers. The others are objects with a field at
+    least, as their items are, and none has a field of its item's name.
+    """
+    if n_missing:
+        pairs = zip(unpack(items), unpack(predictions), strict=True)
+        return pack(new if new == MISSING else joined(item, new[1:-1]) for item, new in pairs)
+    opened = items[1:-2].split(_BETWEEN)  # each without its last brace
+    fields = predictions[2:-2].split(_BETWEEN + b"{")
     n_items = len(opened)
     # Everything by one join, which takes three quarters of the time of one for each item and another for all.
     parts = [_BETWEEN] * (4 * n_items + 1)

@@ -31,7 +31,14 @@ def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Fail
                 return Trained(claim, answer.artifact, answer.metrics)
             failures = [replace(failure, message=storable(failure.message)) for failure in answer.failures]
             return Done(
-                claim, answer.items, answer.columns, failures, answer.written, answer.n_cached, answer.new
+                claim,
+                answer.items,
+                answer.columns,
+                failures,
+                is_whole=answer.is_whole,
+                written=answer.written,
+                n_cached=answer.n_cached,
+                new=answer.new,
             )
         case TransientFailure():
             return Broken(claim, TRANSIENT, storable(error.reason))

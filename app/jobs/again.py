@@ -148,7 +148,7 @@ def _cut(session: Session, chunk_id: int) -> None:
         for column in (Chunk.job_id, Chunk.seq, Chunk.queue, Chunk.owner, Chunk.ready_at, Chunk.sched_key)
     }
     history = {"runner_id": chunk.runner_id, "started_at": chunk.started_at, "finished_at": chunk.finished_at}
-    items, columns = cast(bytes, output.items), output.columns
+    items, columns, is_whole = cast(bytes, output.items), output.columns, output.is_whole
     first_item, n_cached = chunk.first_item, chunk.n_cached
     session.expunge_all()
     session.execute(delete(Chunk).where(Chunk.id == chunk_id), execution_options=UNSYNCHRONIZED)
@@ -171,6 +171,7 @@ def _cut(session: Session, chunk_id: int) -> None:
                 job_id=kept["job_id"],
                 n_errored=0,
                 columns=columns,
+                is_whole=is_whole,
                 items=part(items, run.start, len(run)),
                 **place,
             )

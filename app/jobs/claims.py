@@ -70,15 +70,17 @@ class ItemFailure:
 class Done:
     """A chunk that ran: a prediction or an `ItemFailure` for each of its items.
 
-    `items` is the answer in the chunk format, `null` at the place of a failed item; `columns` the fields
-    that occur in it. If `written` tells of an object that holds the answers, `items` is empty. `n_cached` of the items
-    were not predicted, and the JSON texts of predictions that the cache is to keep stand in `new` under their keys.
+    `items` are the answers in the chunk format, `null` at the place of a failed item: predictions, or, if `is_whole`,
+    items with their predictions. `columns` are the fields that occur in both. If `written` tells of an object that
+    holds the answers, `items` is empty. `n_cached` of the items were not predicted, and the JSON texts of predictions
+    that the cache is to keep stand in `new` under their keys.
     """
 
     claim: Claim
     items: bytes
     columns: Sequence[str]
     failures: Sequence[ItemFailure] = ()
+    is_whole: bool = False
     written: Written | None = None
     n_cached: int = 0
     new: Mapping[str, bytes] = field(default_factory=dict)

@@ -12,12 +12,23 @@ from sqlalchemy.orm import Session
 
 from app.columns import utc_now
 from app.config import MAX_ITEMS
-from app.data.chunks import MISSING, part, unpack
+from app.data.chunks import MISSING, answers, part, unpack
 from app.db import Database
 from app.errors import Conflict, Gone, NotFound
 from app.jobs import presence
 from app.jobs.ledger import PROGRESS
-from app.tables import Chunk, ChunkState, Input, ItemError, Job, JobEvent, JobKind, Output, Schedule
+from app.tables import (
+    Chunk,
+    ChunkState,
+    Input,
+    InputChunk,
+    ItemError,
+    Job,
+    JobEvent,
+    JobKind,
+    Output,
+    Schedule,
+)
 
 ListedRow = TypeVar("ListedRow", Input, Job, Schedule)
 
@@ -26,7 +37,22 @@ CHUNKS_PER_READ = 4
 ERRORS_PER_READ = 1000
 # The output that holds a place begins at or before it: found by the index, so that no payload before it is read.
 _NEXT_OUTPUTS = (
-    select(Output.first_item, Output.n_items, Output.n_errored, Output.items)
+    select(
+        Output.first_item,
+        Output.n_items,
+        Output.n_errored,
+        Output.items.label("answers"),
+        Output.is_whole,
+        InputChunk.items.label("stored"),
+        InputChunk.first_item.label("stored_first"),
+        InputChunk.n_items.label("n_stored"),
+    )
+    .join(Chunk, Chunk.id == Output.chunk_id)
+    .join(Job, Job.id == Output.job_id)
+    .outerjoin(
+        InputChunk,
+        (InputChunk.input_id == Job.input_id) & (InputChunk.seq == Chunk.seq) & Output.is_whole.is_(False),
+    )
     .where(
         Output.job_id == bindparam("job_id"),
         Output.first_item
@@ -157,7 +183,8 @@ def output_columns(session: Session, job_id: str) -> list[str]:
 def iterate_outputs(
     database: Database, job_id: str, items: range | None = None
 ) -> Iterator[tuple[bytes, int]]:
-    """A job's outputs in input order, as (payload, places that hold null); only those of `items`, if given.
+    """A job's answers in input order, items with their predictions, as (payload, places that hold null); only those
+    of `items`, if given.
 
     None of them may be in an object (`require_in_database`).
     Read a few chunks at a time, each time in a transaction of its own: a client that downloads slowly must
@@ -175,14 +202,14 @@ def iterate_outputs(
             _require_still_kept(session, job_id)
         if not rows:
             return
-        for first_item, n_items, n_errored, stored in rows:
-            payload = cast(bytes, stored)
-            start, stop = max(n_read - first_item, 0), min(items.stop - first_item, n_items)
-            if stop - start < n_items:
+        for row in rows:
+            payload, n_missing = _whole(row), row.n_errored
+            start, stop = max(n_read - row.first_item, 0), min(items.stop - row.first_item, row.n_items)
+            if stop - start < row.n_items:
                 payload = part(payload, start, stop - start)
-                n_errored = n_errored and unpack(payload).count(MISSING)
-            yield payload, n_errored
-            n_read = first_item + stop
+                n_missing = n_missing and unpack(payload).count(MISSING)
+            yield payload, n_missing
+            n_read = row.first_item + stop
 
 
 def iterate_errors(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:
@@ -200,6 +227,16 @@ def error_lines(database: Database, job_id: str) -> Iterator[bytes]:
     """The same as NDJSON, a line for each."""
     for index, code, message in iterate_errors(database, job_id):
         yield orjson.dumps({"index": index, "code": code, "message": message}) + b"\n"
+
+
+def _whole(row: Any) -> bytes:
+    """The answers of an output, each with its item."""
+    if row.is_whole:
+        return cast(bytes, row.answers)
+    items = row.stored
+    if row.n_items < row.n_stored:
+        items = part(items, row.first_item - row.stored_first, row.n_items)
+    return answers(items, row.answers, row.n_errored)
 
 
 def _errors_of_chunks(database: Database, job_id: str) -> Iterator[tuple[int, str, str]]:

@@ -243,6 +243,7 @@ def _output_row(result: Done) -> dict[str, Any]:
         "n_errored": result.n_errored,
         "columns": list(result.columns),
         "items": result.items if written is None else None,
+        "is_whole": result.is_whole,
         "object": written and written.name,
         "n_bytes": written and written.n_bytes,
         "sha256": written and written.sha256,

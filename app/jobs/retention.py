@@ -92,9 +92,13 @@ def drop_abandoned_uploads(session: Session, *, limit: int) -> int:
 
 
 def clear(session: Session) -> bool:
-    """Deletes a few rows of one pruned job or input; whether there was anything to do."""
+    """Deletes a few rows of one pruned job or input; whether there was anything to do.
+
+    The items of an input stay for as long as outputs are kept that are read beside them.
+    """
+    is_read = exists().where(Job.input_id == Leftover.id, Job.pruned_at.is_(None), Job.output_url.is_(None))
     pruned_id = session.scalar(
-        select(Leftover.id).order_by(Leftover.id).limit(1).with_for_update(skip_locked=True)
+        select(Leftover.id).where(~is_read).order_by(Leftover.id).limit(1).with_for_update(skip_locked=True)
     )
     if pruned_id is None:
         return False

@@ -52,7 +52,9 @@ class Input(Row):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, comment="when the upload began")
     sealed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when the upload was whole")
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="its items go after this time")
-    pruned_at: Mapped[datetime | None] = mapped_column(UtcDateTime, comment="when its items went")
+    pruned_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime, comment="when its items went, but for those that outputs are read beside"
+    )
 
 
 class InputChunk(Row):

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     ForeignKey,
     Index,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     text,
+    true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -250,7 +252,12 @@ class Output(Row):
     columns: Mapped[list[str]] = mapped_column(JSON, comment="the fields that occur, for the header of a CSV")
     items: Mapped[bytes | None] = mapped_column(
         Payload,
-        comment="a JSON array of item + prediction, one per line; null where the item failed, or all in an object",
+        comment="a JSON array of predictions, one per line; null where the item failed, or all in an object",
+    )
+    is_whole: Mapped[bool] = mapped_column(
+        Boolean,
+        server_default=true(),
+        comment="whether `items` holds item + prediction, else the items are in input_chunks alone",
     )
     object: Mapped[str | None] = mapped_column(
         Text, comment="its name in the job's output_url: item + prediction, one per line"

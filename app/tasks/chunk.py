@@ -21,11 +21,16 @@ def answer_chunk(
 ) -> ChunkAnswer:
     """Answers all items of a chunk, as `predict_chunk` does, and writes the answers if they go to a store.
 
+    They are whole if the database has not both, them and the items.
+
     `TransientFailure` if the store is away. `Invalid`, which fails the chunk, begins with `input_changed`,
     `input_unavailable` or `output_unavailable`.
     """
     payload = claim.payload if claim.source is None else _read(storage, claim.source, claim.n_items)
     answer = predict_chunk(served, payload, stopwatch, claim.recall)
+    if claim.source is None and claim.output_url is None:
+        return answer
+    answer = answer.made_whole(payload)
     if claim.output_url is None or len(answer.failures) == claim.n_items:
         return answer
     return _write(storage, claim, claim.output_url, answer)

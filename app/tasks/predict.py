@@ -9,7 +9,7 @@ from operator import attrgetter, or_
 
 from app.cache.recall import Recall
 from app.data import exact
-from app.data.chunks import MISSING, joined, pack, unpack, widened
+from app.data.chunks import MISSING, answers, joined, pack, unpack
 from app.data.objects import Written
 from app.errors import FieldError, ModelAway, ModelFailed
 from app.jobs.claims import ItemFailure
@@ -25,6 +25,8 @@ MAX_MESSAGE_CHARACTERS = 1000
 class ChunkAnswer:
     """A chunk's answers in the chunk format, `null` where an item failed; the fields that occur; the failures.
 
+    The answers are predictions alone, to be read beside their items (`app.data.chunks.answers`), or, if `is_whole`,
+    items with their predictions.
     If `written` tells of an object that holds the answers, `items` is empty. `n_cached` items have an answer that was
     not predicted for them; `new` is what the cache is to keep, by its key.
     """
@@ -32,9 +34,16 @@ class ChunkAnswer:
     items: bytes
     columns: list[str]
     failures: list[ItemFailure]
+    is_whole: bool = False
     written: Written | None = None
     n_cached: int = 0
     new: dict[str, bytes] = field(default_factory=dict)
+
+    def made_whole(self, payload: bytes) -> "ChunkAnswer":
+        """The same, whole; `payload` has the chunk's items."""
+        if self.is_whole:
+            return self
+        return replace(self, items=answers(payload, self.items, len(self.failures)), is_whole=True)
 
 
 class Stopwatch:
@@ -100,8 +109,10 @@ def predict_chunk(
         new = dict(zip((asked_keys[place] for place in predicted.places), new_texts, strict=True))
         outcome = _spread(predicted, asked_keys, new, recall)
         n_cached = len(outcome.places) - len(new)
-    answers, columns = _packed(payload, items, outcome, own)
-    return ChunkAnswer(answers, columns, outcome.failures, n_cached=n_cached, new=new)
+    lines, columns, is_whole = _lines(payload, items, outcome, own)
+    for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
+        lines.insert(failure.place, MISSING)
+    return ChunkAnswer(pack(lines), columns, outcome.failures, is_whole, n_cached=n_cached, new=new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +126,26 @@ class _Outcome:
     failures: list[ItemFailure]
 
 
-def _packed(
+def _lines(
     payload: bytes, items: Sequence[JsonObject], outcome: _Outcome, own: dict[str, None] | None
-) -> tuple[bytes, list[str]]:
-    """The payload of all answers, `null` where an item failed, and the names that occur, those of the items first.
-    These are `own` if all items are objects with a field at least; else it is None.
+) -> tuple[list[bytes], list[str], bool]:
+    """The answers, one for each item that has a prediction; the names that occur, those of the items first; whether the
+    answers are whole. The items' names are `own` if all items are objects with a field at least; else it is None.
 
-    An item keeps its own bytes, so that nothing of it is written again and no digit changes; unless a prediction
+    An item's own bytes are kept, so that nothing of it is written again and no digit changes; unless a prediction
     has a field of the same name, which wins.
     """
     if outcome.failures:
         items, own = [items[place] for place in outcome.places], None
     new = _names(outcome.predictions)
     names = _names(items) if own is None else own
-    are_apart = names.keys().isdisjoint(new)
-    if are_apart and own is not None and all(outcome.predictions):
-        return widened(payload, outcome.fields), list(names | new)
-    if are_apart:
-        texts = unpack(payload)
-        lines = list(map(joined, map(texts.__getitem__, outcome.places), outcome.fields))
-    else:
-        lines = list(map(exact.dumps, map(or_, items, outcome.predictions)))
-    for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
-        lines.insert(failure.place, MISSING)
-    return pack(lines), list(names | new)
+    columns = list(names | new)
+    if not names.keys().isdisjoint(new):
+        return list(map(exact.dumps, map(or_, items, outcome.predictions))), columns, True
+    if (own is not None or all(items)) and all(outcome.predictions):
+        return [b"{%b}" % fields for fields in outcome.fields], columns, False
+    texts = unpack(payload)
+    return list(map(joined, map(texts.__getitem__, outcome.places), outcome.fields)), columns, True
 
 
 def _names(objects: Sequence[JsonObject]) -> dict[str, None]:

@@ -54,7 +54,7 @@ def run_job(database: Database, model: ServedModel, texts: list[str]) -> Any:
     """What a client reads of a chunk: its answers, the names of the columns, and the errors."""
     payload = pack(text.encode() for text in texts)
     known = recall(database, model, exact.loads(payload)) if model.declaration.cache else None
-    answer = predict_chunk(model, payload, recall=known)
+    answer = predict_chunk(model, payload, recall=known).made_whole(payload)
     with database.writing() as session:
         store(session, model.declaration.name, model.declaration.version, answer.new)
     failures = [(failure.place, failure.code, failure.message) for failure in answer.failures]

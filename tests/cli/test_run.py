@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import orjson
 import pytest
 
 from tests.cli.conftest import Start
@@ -74,9 +73,7 @@ def test_run_runs_jobs_and_drains_on_sigterm(start: Start, workshop: Workshop, g
     wait_until(lambda: workshop.job(job_id)["status"] == "succeeded", "the job is done", START_SECONDS)
     process.terminate()
     assert process.wait(timeout=START_SECONDS) == 0
-    outputs = workshop.select_all("SELECT first_item, items FROM outputs ORDER BY first_item")
-    answers = [answer for output in outputs for answer in orjson.loads(output["items"])]
-    assert answers == [{"id": index, "double": 2 * index} for index in range(60)]
+    assert workshop.answers(job_id) == [{"id": index, "double": 2 * index} for index in range(60)]
     workshop.check_books()
 
 

@@ -31,7 +31,7 @@ def test_upkeep_prunes_what_has_expired_and_says_how_much(
 
     monkeypatch.setenv("TWOFOLD_RETENTION_DAYS", "90")
     assert told(twofold) == nothing | {"jobs_pruned": 1}
-    assert workshop.predicted(job_id) == []
+    assert workshop.select_all("SELECT chunk_id FROM outputs") == []
     assert workshop.job(job_id)["n_succeeded"] == 2
 
 

@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from app.cache.recall import Recall
+from app.data import chunks
 from app.data.chunks import pack
 from app.data.extents import find_extents
 from app.data.formats import Format
@@ -21,14 +23,21 @@ from tests.executors.conftest import Lab
 from tests.waiting import wait_until
 
 
+def answers(result: Done) -> list[Any]:
+    """What a client reads of a chunk: each answer with its item, None where it failed."""
+    assert not result.is_whole
+    read = chunks.answers(result.claim.payload, result.items, len(result.failures))
+    return list(orjson.loads(read))
+
+
 def test_answers_come_in_the_order_of_the_items(lab: Lab) -> None:
     (result,) = lab.run([None] * 5)
     assert isinstance(result, Done)
-    answers = orjson.loads(result.items)
-    assert [answer["id"] for answer in answers] == [0, 1, 2, 3, 4]
+    told = answers(result)
+    assert [answer["id"] for answer in told] == [0, 1, 2, 3, 4]
     assert set(result.columns) == {"id", "act", "pid", "thread", "loads"}
     assert result.failures == []
-    runs_here = answers[0]["pid"] == os.getpid()
+    runs_here = told[0]["pid"] == os.getpid()
     assert runs_here is not lab.executor.ends_hung_chunks
 
 
@@ -37,7 +46,7 @@ def test_an_item_that_fails_is_an_item_error_and_costs_no_other(lab: Lab) -> Non
     assert isinstance(first, Done)
     assert [(failure.place, failure.code) for failure in first.failures] == [(1, "model_failed")]
     assert "ValueError: not this one" in first.failures[0].message
-    assert [answer and answer["id"] for answer in orjson.loads(first.items)] == [0, None, 2]
+    assert [answer and answer["id"] for answer in answers(first)] == [0, None, 2]
     assert isinstance(second, Done)
 
 
@@ -92,7 +101,7 @@ def test_what_the_cache_knows_is_not_run_and_what_is_new_is_told(lab: Lab) -> No
     result = result_of(lab.executor.submit(lab.served, claim, Stopwatch()), claim)
 
     assert isinstance(result, Done)
-    first, failed, known, again = orjson.loads(result.items)
+    first, failed, known, again = answers(result)
     assert (failed, known) == (None, {"id": 2, "act": None, "pid": 7})
     assert {**first, "id": 3} == again
     assert [(failure.place, failure.code) for failure in result.failures] == [(1, "model_failed")]

@@ -10,7 +10,7 @@ import pytest
 
 from app.data.chunks import ItemChunk, pack
 from app.db import Database
-from app.jobs import again, control, inputs, queue, rescue
+from app.jobs import again, control, history, inputs, queue, rescue
 from app.jobs.claims import Broken, Claim, Done, Failed, ItemFailure, Trained
 from app.jobs.ids import new_id
 from app.tables import JobKind
@@ -145,11 +145,14 @@ class Workshop:
         rows = self.select_all("SELECT item_index, code FROM item_errors WHERE job_id = :id", id=job_id)
         return {row["item_index"]: row["code"] for row in rows}
 
+    def answers(self, job_id: str) -> list[dict[str, Any] | None]:
+        """What there is to read of a job, in the order of its items; None where an item failed."""
+        payloads = [payload for payload, _ in history.iterate_outputs(self.database, job_id)]
+        return [answer for payload in payloads for answer in orjson.loads(payload)]
+
     def predicted(self, job_id: str) -> list[int]:
-        """The ids in a job's outputs, in their order."""
-        rows = self.select_all("SELECT items FROM outputs WHERE job_id = :id ORDER BY first_item", id=job_id)
-        answers = [answer for row in rows for answer in orjson.loads(row["items"])]
-        return [answer["id"] for answer in answers if answer is not None]
+        """The ids of the items that have a prediction, in their order."""
+        return [answer["id"] for answer in self.answers(job_id) if answer is not None]
 
     def run_all(self, *bad_items: int, limit: int = 100) -> list[int]:
         """Runs what is queued until nothing is; items at the indices `bad_items` fail. The items run, in order."""
@@ -198,12 +201,9 @@ class Workshop:
 
 def done(claim: Claim, *bad_places: int) -> Done:
     """What a runner reports when it ran a chunk and the items at `bad_places` failed."""
-    answers = [
-        b"null" if place in bad_places else orjson.dumps({"id": claim.first_item + place, "ok": True})
-        for place in range(claim.n_items)
-    ]
+    predictions = [b"null" if place in bad_places else b'{"ok":true}' for place in range(claim.n_items)]
     failures = [ItemFailure(place, "model_failed", "no") for place in bad_places]
-    return Done(claim, pack(answers), ["id", "ok"], failures)
+    return Done(claim, pack(predictions), ["id", "ok"], failures)
 
 
 @pytest.fixture

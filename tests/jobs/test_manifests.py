@@ -64,7 +64,7 @@ class Shelf:
     def run(self, claim: Claim) -> Done:
         """What a runner reports of a chunk, whose answers are in the folder then."""
         answer = answer_chunk(self.served, claim, self.storage)
-        return Done(claim, answer.items, answer.columns, answer.failures, answer.written)
+        return Done(claim, answer.items, answer.columns, answer.failures, written=answer.written)
 
     def run_all(self) -> None:
         self.workshop.finish(*map(self.run, self.workshop.claim(limit=100)))

@@ -81,7 +81,9 @@ def test_a_job_and_an_input_may_have_a_time_of_their_own(workshop: Workshop) -> 
 
     assert workshop.job(job_id)["pruned_at"] is not None
     assert workshop.job(other)["pruned_at"] is None
-    assert sizes(workshop) == {"outputs": 2, "item_errors": 1, "input_chunks": 2, "jobs": 2, "inputs": 2}
+    # The items of the other stay beside its outputs, which are read with them.
+    kept = {"outputs": 2, "item_errors": 1, "input_chunks": 4, "leftovers": 1, "jobs": 2, "inputs": 2}
+    assert sizes(workshop) == kept
 
 
 def test_what_a_job_still_needs_stays_until_it_has_ended(workshop: Workshop) -> None:
@@ -92,9 +94,31 @@ def test_what_a_job_still_needs_stays_until_it_has_ended(workshop: Workshop) -> 
     assert not sweep_all(workshop.database, 1.0)
     workshop.finish(*map(done, workshop.claim(limit=2)))
     assert sweep_all(workshop.database, 1.0) == {"inputs_pruned": 1}
-
-    assert sizes(workshop) == {"outputs": 2, "jobs": 1, "inputs": 1}
     workshop.check_books()
+
+
+def test_the_items_of_an_input_go_with_the_last_outputs_that_are_read_beside_them(workshop: Workshop) -> None:
+    first = run(workshop)
+    input_id = str(workshop.job(first)["input_id"])
+    second = new_id()
+    with workshop.database.writing() as session:
+        control.enqueue(session, job_id=second, model="sentiment", version="1", input_id=input_id, window=9)
+    workshop.run_all()
+    set_back(workshop.database, "inputs", input_id, "expires_at")
+    set_back(workshop.database, "jobs", first, "expires_at")
+    assert sweep_all(workshop.database, None) == {"inputs_pruned": 1, "jobs_pruned": 1}
+
+    assert workshop.answers(second) == [{"id": place, "ok": True} for place in range(4)]
+    assert sizes(workshop) == {"outputs": 2, "input_chunks": 2, "leftovers": 1, "jobs": 2, "inputs": 1}
+    free = workshop.upload(3)
+    set_back(workshop.database, "inputs", free, "expires_at")
+    sweep_all(workshop.database, None)
+    assert sizes(workshop)["input_chunks"] == 2, "what has to stay is in nobody's way"
+
+    with workshop.database.writing() as session:
+        control.remove(session, second)
+    sweep_all(workshop.database, None)
+    assert sizes(workshop) == {"jobs": 1, "inputs": 2}
 
 
 def test_inputs_that_must_stay_do_not_stand_before_those_that_go(workshop: Workshop) -> None:
@@ -121,7 +145,7 @@ def test_an_overdue_job_is_stopped_and_then_pruned(workshop: Workshop) -> None:
     assert sweep_all(workshop.database, None) == {"jobs_pruned": 1}
 
     assert workshop.job(job_id)["n_succeeded"] == 1
-    assert workshop.predicted(job_id) == []
+    assert sizes(workshop) == {"input_chunks": 3, "jobs": 1, "inputs": 1}
 
 
 def test_pruned_means_gone_for_jobs_outputs_and_retries(workshop: Workshop) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
@@ -11,6 +12,7 @@ from sqlalchemy import inspect, text
 from app.db import MIGRATIONS, Database, newest_migration
 from app.errors import Unavailable
 from app.tables import Row
+from tests.jobs.conftest import Workshop, done
 from tests.migrations.conftest import ROOT, Alembic
 
 VIEWS = {"predictions", "job_history", "queue_age", "runner_throughput", "stuck_chunks"}
@@ -48,6 +50,37 @@ def test_up_down_and_up_again(empty_database: Database, alembic: Alembic) -> Non
     again.upgrade()
     assert names(again) - OF_ALEMBIC == wanted
     again.dispose()
+
+
+def test_going_back_makes_outputs_whole_and_coming_again_leaves_them_so(
+    empty_database: Database, alembic: Alembic
+) -> None:
+    def select_all(query: str, **parameters: Any) -> list[dict[str, Any]]:
+        with empty_database.reading() as session:
+            return [dict(row) for row in session.execute(text(query), parameters).mappings()]
+
+    empty_database.upgrade()
+    workshop = Workshop(empty_database, select_all)
+    job_id = workshop.enqueue(n_items=8, chunk_items=4)
+    first, second = workshop.claim(limit=2)
+    workshop.finish(done(first, 1), done(second))
+    workshop.retry(job_id)  # cuts the first into parts of the stored chunk
+    workshop.run_all()
+    before = workshop.answers(job_id)
+    assert before == [{"id": place, "ok": True} for place in range(8)]
+    view = "SELECT prediction FROM predictions ORDER BY item_index"
+    in_view = select_all(view)
+
+    down = alembic("downgrade", "0011")
+    assert down.returncode == 0, down.stderr
+    rows = select_all("SELECT items FROM outputs ORDER BY first_item")
+    assert [answer for row in rows for answer in orjson.loads(row["items"])] == before
+    assert select_all(view) == in_view
+
+    empty_database.upgrade()
+    assert workshop.answers(job_id) == before
+    assert select_all(view) == in_view
+    assert select_all("SELECT count(*) AS n FROM outputs WHERE NOT is_whole") == [{"n": 0}]
 
 
 def test_the_newest_is_the_one_head_by_the_number_of_its_file() -> None:

@@ -49,7 +49,13 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ServedModel:
 
 
 def run(model: ServedModel, items: Sequence[object]) -> ChunkAnswer:
-    return predict_chunk(model, pack(orjson.dumps(item) for item in items))
+    """What becomes of a chunk of these items, as a client reads it: each answer with its item."""
+    return run_texts(model, [orjson.dumps(item) for item in items])
+
+
+def run_texts(model: ServedModel, texts: Sequence[bytes]) -> ChunkAnswer:
+    payload = pack(texts)
+    return predict_chunk(model, payload).made_whole(payload)
 
 
 def failures(answer: ChunkAnswer) -> list[tuple[int, str, str]]:
@@ -58,7 +64,7 @@ def failures(answer: ChunkAnswer) -> list[tuple[int, str, str]]:
 
 def test_a_chunk_without_faults_costs_one_call_and_echoes_its_items(model: ServedModel) -> None:
     big = 123456789012345678901234567890
-    answer = predict_chunk(model, b'[{"id":1,"x":"\\u0000"},\n{"id":%d,"y":[1.5]}]' % big)
+    answer = run_texts(model, [b'{"id":1,"x":"\\u0000"}', b'{"id":%d,"y":[1.5]}' % big])
 
     assert unpack(answer.items) == [
         b'{"id":1,"x":"\\u0000","label":"ok"}',
@@ -139,15 +145,36 @@ class Sparing:
 def test_items_and_predictions_without_a_field_are_joined_all_the_same() -> None:
     texts = [b"{}", b"{ \t}", b'{"d":1.50}', b'{"d":1.50,"say":{"e":1}}', b'{"say":{"e":{}}}']
 
-    answer = predict_chunk(served(Sparing), pack(texts))
+    answer = run_texts(served(Sparing), texts)
 
     assert unpack(answer.items) == [*texts[:3], b'{"d":1.50,"say":{"e":1},"e":1}', b'{"say":{"e":{}},"e":{}}']
     assert answer.columns == ["d", "say", "e"]
-    assert unpack(predict_chunk(served(Constant), pack(texts[:3])).items) == [
+    assert unpack(run_texts(served(Constant), texts[:3]).items) == [
         b'{"e":1}',
         b'{ \t"e":1}',
         b'{"d":1.50,"e":1}',
     ]
+
+
+def test_predictions_stand_alone_where_they_can_be_read_beside_their_items(model: ServedModel) -> None:
+    def told(model: ServedModel, *items: JsonObject) -> tuple[list[bytes], bool]:
+        answer = predict_chunk(model, pack(map(orjson.dumps, items)))
+        return unpack(answer.items), answer.is_whole
+
+    assert told(model, {"id": 0}, {"id": 1}) == ([b'{"label":"ok"}', b'{"label":"ok"}'], False)
+    assert told(model, {"id": 0, "bad": "no"}, {}, {"id": 2}) == (
+        [b"null", b"null", b'{"label":"ok"}'],
+        False,
+    )
+    assert told(model, {"id": 0, "label": "?"}, {"id": 1}) == (
+        [b'{"id":0,"label":"ok"}', b'{"id":1,"label":"ok"}'],
+        True,
+    )
+    assert told(served(Constant), {"id": 0}, {}) == ([b'{"id":0,"e":1}', b'{"e":1}'], True)
+    assert told(served(Sparing), {"id": 0}, {"say": {"e": 1}}) == (
+        [b'{"id":0}', b'{"say":{"e":1},"e":1}'],
+        True,
+    )
 
 
 class Constant:
