@@ -50,6 +50,8 @@ log = structlog.get_logger(__name__)
 AWAY_SECONDS = 1.0
 """How long to wait before a database that did not answer is tried again."""
 HEARTBEAT_SECONDS = 1.0
+OTHERS_SHARE = 16
+"""Where short chunks were too few, what is queued beyond the room for them, so that another runner finds some too."""
 PROGRESS_STEP = 0.05
 """Of a training, what is worth a line in its job's story."""
 
@@ -81,7 +83,6 @@ class Runner:
         self._stopwatches: dict[Future[TaskAnswer], Stopwatch] = {}
         self._limits: dict[str, float | None] = {}  # of the queues that chunks were taken from
         self._supply = Supply()
-        self._unmet: Mapping[str, int] = {}  # how many chunks of each queue were wanted and not there
         self._committed_at = 0.0
         self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
         self._unwanted: list[Claim] = []
@@ -252,9 +253,12 @@ class Runner:
         return replace(claim, recall=recall(self._database, served, exact.loads(claim.payload)))
 
     def _claim_due(self, session: Session) -> None:
-        """Claims what there is room for, oldest first. Chunks that a model cannot run are refused."""
+        """Claims what there is room for, oldest first. Chunks that a model cannot run are refused.
+
+        Where there are fewer short ones than that, more are queued of the same jobs: for us, and for others.
+        """
         works = self._works()
-        self._unmet = {}
+        short: Mapping[str, int] = {}
         while (room := self._room(works)) and (head := queue.oldest(session, room)) is not None:
             if self._is_on_trial(head) and self._held():
                 break  # it is to run alone, and waits until nothing else does
@@ -275,8 +279,12 @@ class Runner:
             else:
                 self._claimed += [(served, claim) for claim in claims]
         else:
-            self._unmet = {name: n_more for name, n_more in room.items() if self._supply.is_short(name)}
+            short = {name: n_more for name, n_more in room.items() if self._supply.is_short(name)}
         queue.begin(session, [claim for _, claim in self._claimed], runner_id=self.id)
+        for name, n_more in short.items():
+            job_ids = {claim.job_id for _, claim in self._claimed if claim.queue == name}
+            if job_ids and queue.widen(session, job_ids, n_more + OTHERS_SHARE):
+                control.wake(session, name)
 
     def _refuse(self, session: Session, claims: list[Claim], reason: str) -> None:
         """Gives claims back whose model this runner has not; another may have it, so this is an attempt like any."""
@@ -325,7 +333,7 @@ class Runner:
             with self._claiming() as session:
                 if broken:
                     queue.hold(session, [result.claim for result in kept])
-                lost = queue.finish(session, ended, self._unmet) if ended else set()
+                lost = queue.finish(session, ended) if ended else set()
                 self._break_off(session, broken)
                 if may_claim:
                     self._claim_due(session)

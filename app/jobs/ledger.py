@@ -1,7 +1,7 @@
 """The books of a job: its counters, its end and its story, always in step with its chunks."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from sqlalchemy.orm import Session
 
@@ -14,26 +14,20 @@ PROGRESS = "progress"
 """The event of a training that tells how far it is."""
 
 
-def count(
-    session: Session, results: Iterable[Done | Trained | Failed], unmet: Mapping[str, int]
-) -> list[tuple[str, str]]:
-    """Counts ended chunks into their jobs: a job that is through ends, another gets its next chunks.
+def count(session: Session, results: Iterable[Done | Trained | Failed]) -> list[tuple[str, str]]:
+    """Counts ended chunks into their jobs: a job that is through ends, another gets as many of its next chunks.
 
-    Those are queued behind all that is queued already: so small jobs pass big ones. They are as many as have ended,
-    and as many more as a runner found too few in their queue: so a window grows to what runners can have at work.
-    Returns the jobs to give up,
+    Those are queued behind all that is queued already: so small jobs pass big ones. Returns the jobs to give up,
     with why: those that have more item errors than they allow.
     """
     tallies: dict[str, Counter[str]] = defaultdict(Counter)
     reasons: dict[str, str] = {}
-    wanted: dict[str, int] = {}
     for result in results:
         claim = result.claim
         n_succeeded = claim.n_items - result.n_errored
         tallies[claim.job_id].update(
             chunks=1, succeeded=n_succeeded, errored=result.n_errored, cached=result.n_cached
         )
-        wanted[claim.job_id] = unmet.get(claim.queue, 0)
         if isinstance(result, Failed) and claim.kind is JobKind.TRAIN:
             reasons[claim.job_id] = result.reason  # it has this one chunk
     if not tallies:
@@ -56,11 +50,7 @@ def count(
     going_on = [job for job in jobs if job.status == JobState.RUNNING]
     queue_pending(
         session,
-        [
-            (job.id, job.priority, tallies[job.id]["chunks"] + wanted[job.id])
-            for job in going_on
-            if job.error is None
-        ],
+        [(job.id, job.priority, tallies[job.id]["chunks"]) for job in going_on if job.error is None],
     )
     return [(job.id, job.error) for job in going_on if job.error is not None]
 

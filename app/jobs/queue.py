@@ -8,9 +8,8 @@ chunks while it holds a job (cancel) skips those that a claim has locked: they a
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import update
@@ -24,11 +23,9 @@ from app.db import UNSYNCHRONIZED
 from app.jobs import statements, trained
 from app.jobs.claims import Claim, Done, Failed, Source, Trained
 from app.jobs.control import cancel_leftovers, give_up
-from app.jobs.ledger import PROGRESS, count, tell
+from app.jobs.ledger import PROGRESS, count, queue_pending, tell
 from app.jobs.states import version_of
 from app.tables import Chunk, ChunkState, JobKind, JobState
-
-NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +71,22 @@ def begin(session: Session, claims: Collection[Claim], *, runner_id: str) -> Non
         tell(session, fresh, "started", runner_id=runner_id)
 
 
-def finish(
-    session: Session, results: Sequence[Done | Trained | Failed], unmet: Mapping[str, int] = NOTHING
-) -> set[tuple[int, int]]:
+def widen(session: Session, job_ids: Collection[str], n_chunks: int) -> bool:
+    """Queues so many chunks more of each of these jobs that has any pending; whether there was one.
+
+    Last in its transaction: it waits for no lock, and holds those of jobs out of their order. A job that someone else
+    is writing to is left out.
+    """
+    jobs = session.connection().execute(statements.LOCK_JOBS_WITH_PENDING, {"job_ids": list(job_ids)})
+    growing = [(job.id, job.priority, n_chunks) for job in jobs]
+    queue_pending(session, growing)
+    return bool(growing)
+
+
+def finish(session: Session, results: Sequence[Done | Trained | Failed]) -> set[tuple[int, int]]:
     """Ends chunks: their outputs, item errors, new versions, counters, the next chunks of their jobs, and jobs' ends.
 
-    `unmet` tells, by queue, how many chunks more a runner could have claimed than there were. Returns the keys of the
-    claims that are no longer held: of these nothing is written.
+    Returns the keys of the claims that are no longer held: of these nothing is written.
     """
     connection = session.connection()
     by_key = {result.claim.key: result for result in results}
@@ -95,7 +101,7 @@ def finish(
             connection.execute(statement, rows)
     if new_versions := [result for result in held if isinstance(result, Trained)]:
         trained.keep(session, new_versions)
-    for job_id, reason in count(session, held, unmet):
+    for job_id, reason in count(session, held):
         give_up(session, job_id, reason)
     return by_key.keys() - {result.claim.key for result in held}
 

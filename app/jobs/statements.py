@@ -20,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    exists,
     func,
     insert,
     literal,
@@ -139,6 +140,17 @@ BEGIN_JOBS = (
     update(_jobs)
     .where(_jobs.c.id.in_(_job_ids), _jobs.c.status == JobState.QUEUED)
     .values(status=JobState.RUNNING, started_at=utc_now())
+)
+
+LOCK_JOBS_WITH_PENDING = (
+    select(_jobs.c.id, _jobs.c.priority)
+    .where(
+        _jobs.c.id.in_(_job_ids),
+        _jobs.c.status.in_((JobState.QUEUED, JobState.RUNNING)),
+        exists().where(_chunks.c.job_id == _jobs.c.id, _chunks.c.status == _PENDING),
+    )
+    .order_by(_jobs.c.id)
+    .with_for_update(key_share=True, skip_locked=True)
 )
 
 _held = (

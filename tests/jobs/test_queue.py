@@ -1,11 +1,13 @@
 """The contract of the queue's verbs, on both databases."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 import pytest
 from sqlalchemy.orm import Session
 
+from app.db import Database
 from app.errors import Conflict, NotFound
 from app.jobs import control, queue
 from app.jobs.claims import Failed
@@ -156,30 +158,39 @@ def test_a_window_is_refilled_as_chunks_end(workshop: Workshop) -> None:
     assert workshop.select_all(queued) == [{"n": 3}]
 
 
-def test_a_window_grows_by_what_a_runner_could_have_claimed_and_no_further(workshop: Workshop) -> None:
-    workshop.enqueue(n_items=10, window=2)
-    workshop.enqueue(n_items=10, window=2, model="other")
+def test_a_window_grows_when_it_is_told_and_as_far_as_there_are_chunks(workshop: Workshop) -> None:
+    job_id, other = workshop.enqueue(n_items=10, window=2), workshop.enqueue(n_items=10, window=2)
+    canceled = workshop.enqueue(n_items=10, window=2)
+    workshop.claim(limit=6)
+    workshop.cancel(canceled)
 
-    def finish_one(**unmet: int) -> None:
-        (claim,) = workshop.claim(limit=1)
+    def widen(n_chunks: int) -> bool:
         with workshop.database.writing() as session:
-            queue.finish(
-                session, [done(claim)], {f"{model}@1": n_chunks for model, n_chunks in unmet.items()}
-            )
+            return queue.widen(session, [job_id, canceled], n_chunks)
 
-    def n_in_window() -> int:
-        (row,) = workshop.select_all(
-            "SELECT count(*) AS n FROM chunks WHERE status IN ('queued', 'running') AND queue = 'sentiment@1'"
-        )
-        return int(row["n"])
+    def n_in_window(job_id: str) -> int:
+        return sum(chunk["status"] in {"queued", "running"} for chunk in workshop.chunks(job_id))
 
-    finish_one(sentiment=3, other=5)
-    assert n_in_window() == 5
-    finish_one(other=5)
-    assert n_in_window() == 5
-    finish_one(sentiment=100)
-    assert n_in_window() == 7
+    assert widen(3)
+    assert (n_in_window(job_id), n_in_window(other), n_in_window(canceled)) == (5, 2, 2)
+    assert widen(100)
+    assert n_in_window(job_id) == 10
+    assert not widen(1)
+    assert workshop.run_all() == list(range(2, 10))
     workshop.check_books()
+
+
+def test_a_job_that_another_writes_to_is_not_widened_and_not_waited_for(postgres_url: Any) -> None:
+    database = Database(postgres_url)
+    workshop = Workshop(database, lambda *_, **__: [])
+    job_id = workshop.enqueue(n_items=4, window=1)
+    with database.writing() as canceling:
+        control.cancel(canceling, job_id)
+        with database.writing() as session:
+            assert not queue.widen(session, [job_id], 2)
+    with database.writing() as session:
+        assert not queue.widen(session, [job_id], 2), "it is canceled"
+    database.dispose()
 
 
 def test_priority_goes_first_and_ages(workshop: Workshop) -> None:

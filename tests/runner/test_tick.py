@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
+from app.executors.supply import LEAST_PER_SLOT, MOST_PER_SLOT
+from app.runner import OTHERS_SHARE
 from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench, Items, Stage, StepExecutor
@@ -49,6 +51,29 @@ def test_a_job_runs_to_its_end_and_its_outputs_are_in_order(
     assert (job["status"], job["n_succeeded"]) == ("succeeded", 7)
     assert workshop.answers(job_id) == [{"id": index, "ok": True} for index in range(7)]
     assert bench.stage.seen == list(range(7))
+    workshop.check_books()
+
+
+def test_where_short_chunks_are_too_few_more_are_queued_for_this_runner_and_for_another(
+    workshop: Workshop, bench: Bench, stage: Stage
+) -> None:
+    other_bench = Bench(bench.database, stage)
+    runner, other = bench.make(), other_bench.make()
+    workshop.enqueue(n_items=6, window=2)
+    for _ in range(4):  # now it knows that they are short
+        runner.tick()
+        bench.executor.run()
+    job_id = workshop.enqueue(n_items=100, window=16)
+
+    runner.tick()
+    other.tick()
+
+    assert len(bench.executor.waiting) == 16, "all that were there"
+    assert len(other_bench.executor.waiting) == LEAST_PER_SLOT
+    queued = [chunk for chunk in workshop.chunks(job_id) if chunk["status"] == "queued"]
+    assert len(queued) == MOST_PER_SLOT - 16 + OTHERS_SHARE - LEAST_PER_SLOT
+    runner.tick()
+    assert len(bench.executor.waiting) == MOST_PER_SLOT
     workshop.check_books()
 
 
