@@ -80,7 +80,7 @@ class Done:
     items: bytes
     columns: Sequence[str]
     failures: Sequence[ItemFailure] = ()
-    is_whole: bool = False
+    is_whole: bool = field(kw_only=True)
     written: Written | None = None
     n_cached: int = 0
     new: Mapping[str, bytes] = field(default_factory=dict)

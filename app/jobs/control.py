@@ -21,7 +21,7 @@ from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, InputChunk, Job, 
 
 WAITING = (ChunkState.PENDING, ChunkState.QUEUED)
 WAKE_CHANNEL = "twofold_jobs"
-"""Postgres notifies this channel once per new job; it only hints, runners poll all the same."""
+"""Postgres notifies this channel of new jobs and widened windows; it only hints, runners poll all the same."""
 
 
 def enqueue(

@@ -231,9 +231,13 @@ def error_lines(database: Database, job_id: str) -> Iterator[bytes]:
 
 def _whole(row: Any) -> bytes:
     """The answers of an output, each with its item."""
-    if row.is_whole:
+    if row.is_whole or row.n_errored == row.n_items:
         return cast(bytes, row.answers)
     items = row.stored
+    if items is None:
+        raise Gone(
+            f"the items of outputs from {row.first_item} on are gone: a runner of an older version deleted them"
+        )
     if row.n_items < row.n_stored:
         items = part(items, row.first_item - row.stored_first, row.n_items)
     return answers(items, row.answers, row.n_errored)

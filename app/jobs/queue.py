@@ -72,15 +72,14 @@ def begin(session: Session, claims: Collection[Claim], *, runner_id: str) -> Non
 
 
 def widen(session: Session, job_ids: Collection[str], n_chunks: int) -> bool:
-    """Queues so many chunks more of each of these jobs that has any pending; whether there was one.
+    """Queues so many chunks more of those of these jobs that have any pending; whether there was one.
 
-    Last in its transaction: it waits for no lock, and holds those of jobs out of their order. A job that someone else
-    is writing to is left out.
+    It waits for no lock, but takes those of jobs out of their order: after it, its transaction takes no more of chunks
+    or jobs. A job that someone else is writing to is left out.
     """
-    jobs = session.connection().execute(statements.LOCK_JOBS_WITH_PENDING, {"job_ids": list(job_ids)})
-    growing = [(job.id, job.priority, n_chunks) for job in jobs]
-    queue_pending(session, growing)
-    return bool(growing)
+    jobs = session.connection().execute(statements.LOCK_JOBS_WITH_PENDING, {"job_ids": list(job_ids)}).all()
+    queue_pending(session, [(job.id, job.priority, -(-n_chunks // len(jobs))) for job in jobs])
+    return bool(jobs)
 
 
 def finish(session: Session, results: Sequence[Done | Trained | Failed]) -> set[tuple[int, int]]:

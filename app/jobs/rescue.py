@@ -92,7 +92,8 @@ def break_off(session: Session, broken: Sequence[Broken], *, runner_id: str, max
                 if _split(session, claim, max_attempts):
                     tell(session, [claim.job_id], "split", claim.first_item, runner_id, each.reason)
             case GiveUp() if each.blames_an_item:
-                finish(session, [Done(claim, b"[null]", [], [ItemFailure(0, each.code, each.reason)])])
+                failure = ItemFailure(0, each.code, each.reason)
+                finish(session, [Done(claim, b"[null]", [], [failure], is_whole=True)])
             case GiveUp():
                 finish(session, [Failed(claim, each.reason)])
     cancel_leftovers(session, {each.claim.job_id for each in broken})

@@ -15,7 +15,7 @@ from app.columns import utc_now
 from app.config import DAY_SECONDS
 from app.db import UNSYNCHRONIZED
 from app.jobs.ledger import tell
-from app.tables import Input, InputChunk, ItemError, Job, Leftover, Output
+from app.tables import Input, InputChunk, ItemError, Job, JobKind, Leftover, Output
 
 UPLOAD_SECONDS = DAY_SECONDS
 """An upload that has not been sealed after a day is taken for abandoned."""
@@ -94,9 +94,15 @@ def drop_abandoned_uploads(session: Session, *, limit: int) -> int:
 def clear(session: Session) -> bool:
     """Deletes a few rows of one pruned job or input; whether there was anything to do.
 
-    The items of an input stay for as long as outputs are kept that are read beside them.
+    The items of an input stay for as long as outputs of its jobs are kept, which are read beside them.
     """
-    is_read = exists().where(Job.input_id == Leftover.id, Job.pruned_at.is_(None), Job.output_url.is_(None))
+    is_read = exists().where(
+        Job.input_id == Leftover.id,
+        Job.pruned_at.is_(None),
+        Job.output_url.is_(None),
+        Job.kind == JobKind.PREDICT,
+        Job.n_succeeded > 0,
+    )
     pruned_id = session.scalar(
         select(Leftover.id).where(~is_read).order_by(Leftover.id).limit(1).with_for_update(skip_locked=True)
     )

@@ -44,9 +44,9 @@ class Upkeep:
             self._fire_at = time.monotonic() + self.fire_schedules()
         if time.monotonic() >= self._sweep_at:
             counts = sweep(self._database, self._settings.retention_days)
+            self._has_leftovers = True  # or may have: nobody tells when the last job over an input is deleted
             if counts:
                 log.info("swept", runner_id=self._runner_id, **counts)
-                self._has_leftovers = True
             else:
                 self._sweep_at = time.monotonic() + random.uniform(0.5, 1.0) * UPKEEP_SECONDS
         if time.monotonic() >= self._evict_at and next(self._evicting, None) is None:

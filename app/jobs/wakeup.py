@@ -22,7 +22,7 @@ SQLITE_GLANCE_SECONDS = 0.025
 
 
 class Wakeup:
-    """Calls `wake` soon after another process committed a job, from a daemon thread of its own.
+    """Calls `wake` soon after another process committed a job, or more of one, from a daemon thread of its own.
 
     Postgres says so by NOTIFY. SQLite has no such thing, but `PRAGMA data_version` changes with every commit of
     another connection and costs one page read from the shared-memory index. That is not asked while a hint is of no

@@ -118,9 +118,14 @@ def downgrade() -> None:
 
 
 def _view(words: dict[str, dict[str, str]]) -> None:
+    """In place on Postgres, where others may have views on it, and rights. SQLite has no such way."""
     database = op.get_bind().dialect.name
-    op.execute("DROP VIEW predictions")
-    op.execute(PREDICTIONS[database].format(**words[database]))
+    view = PREDICTIONS[database].format(**words[database])
+    if database == "sqlite":
+        op.execute("DROP VIEW predictions")
+    else:
+        view = view.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
+    op.execute(view)
 
 
 def _answers(items: str, predictions: str, place: int) -> str:

@@ -203,7 +203,7 @@ def done(claim: Claim, *bad_places: int) -> Done:
     """What a runner reports when it ran a chunk and the items at `bad_places` failed."""
     predictions = [b"null" if place in bad_places else b'{"ok":true}' for place in range(claim.n_items)]
     failures = [ItemFailure(place, "model_failed", "no") for place in bad_places]
-    return Done(claim, pack(predictions), ["id", "ok"], failures)
+    return Done(claim, pack(predictions), ["id", "ok"], failures, is_whole=False)
 
 
 @pytest.fixture

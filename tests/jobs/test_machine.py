@@ -197,14 +197,16 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_item_has_one_fate(self) -> None:
+        answered = self.workshop.select_all(
+            "SELECT job_id, item_index FROM predictions WHERE prediction IS NOT NULL ORDER BY job_id, item_index"
+        )
         errors = self.workshop.select_all("SELECT job_id, item_index, code FROM item_errors")
         failed = self.workshop.select_all(
             "SELECT job_id, first_item, n_items FROM chunks WHERE status = 'failed'"
         )
         for job_id, job in self.model.jobs.items():
-            assert self.workshop.predicted(job_id) == [
-                place for place, state in enumerate(job.items) if state == PREDICTED
-            ]
+            predicted = [row["item_index"] for row in answered if str(row["job_id"]) == job_id]
+            assert predicted == [place for place, state in enumerate(job.items) if state == PREDICTED]
             own = {row["item_index"]: row["code"] for row in errors if str(row["job_id"]) == job_id}
             whole = [chunk for chunk in failed if str(chunk["job_id"]) == job_id]
             of_chunks = [chunk["first_item"] + place for chunk in whole for place in range(chunk["n_items"])]

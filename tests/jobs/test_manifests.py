@@ -64,7 +64,9 @@ class Shelf:
     def run(self, claim: Claim) -> Done:
         """What a runner reports of a chunk, whose answers are in the folder then."""
         answer = answer_chunk(self.served, claim, self.storage)
-        return Done(claim, answer.items, answer.columns, answer.failures, written=answer.written)
+        return Done(
+            claim, answer.items, answer.columns, answer.failures, is_whole=True, written=answer.written
+        )
 
     def run_all(self) -> None:
         self.workshop.finish(*map(self.run, self.workshop.claim(limit=100)))
@@ -163,7 +165,7 @@ def test_a_retry_counts_the_predictions_of_its_new_parts_once(shelf: Shelf, work
     first, second = workshop.claim(limit=2)
     answered = shelf.run(first)
     failures = done(first, 1).failures
-    with_error = Done(first, b"", ["id"], failures, written=answered.written, n_cached=1)
+    with_error = Done(first, b"", ["id"], failures, is_whole=True, written=answered.written, n_cached=1)
     workshop.finish(with_error, replace(shelf.run(second), n_cached=2))
     assert (workshop.job(job_id)["n_succeeded"], workshop.job(job_id)["n_cached"]) == (3, 3)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.jobs import presence, rescue
-from app.jobs.claims import TRANSIENT, Broken, Claim, Failed
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed
 from app.jobs.ids import new_id
 from app.jobs.queue import claims_of
 from tests.jobs.conftest import Workshop, done
@@ -217,6 +217,22 @@ def test_a_chunk_that_kills_its_runner_is_halved_down_to_the_guilty_item(
     assert [(row["item_index"], bool(row["has_one"])) for row in rows] == [
         (index, index != guilty) for index in range(7)
     ]
+
+
+def test_a_guilty_item_that_is_in_an_object_leaves_the_outputs_readable(workshop: Workshop) -> None:
+    job_id = workshop.enqueue(n_items=2)
+    with workshop.database.writing() as session:
+        session.connection().exec_driver_sql(
+            "UPDATE input_chunks"
+            " SET items = NULL, url = 'file:///x', byte_offset = 0, n_bytes = 9, sha256 = 'any'"
+        )
+    guilty, sound = workshop.claim(limit=2)
+
+    workshop.break_off(crash(guilty), max_attempts=1)
+    workshop.finish(Done(sound, b'[{"id":1,"ok":true}]', ["id", "ok"], is_whole=True))
+
+    assert workshop.job(job_id)["status"] == "partial"
+    assert workshop.answers(job_id) == [None, {"id": 1, "ok": True}]
 
 
 def test_halves_keep_their_place_in_the_queue_and_another_epoch(workshop: Workshop) -> None:

@@ -12,10 +12,12 @@ from app.config import Settings
 from app.db import Database
 from app.errors import Conflict, Gone
 from app.jobs import control, history, inputs, retention, schedules
+from app.jobs.claims import Failed
 from app.jobs.ids import new_id
 from app.jobs.upkeep import Upkeep, sweep, sweep_all
 from app.models.registry import Registry
-from tests.jobs.conftest import Workshop, done
+from app.tables import JobKind
+from tests.jobs.conftest import QUEUE, Workshop, done
 from tests.models.specimens import Upper, declare
 
 SelectAll = Callable[..., list[dict[str, Any]]]
@@ -115,10 +117,35 @@ def test_the_items_of_an_input_go_with_the_last_outputs_that_are_read_beside_the
     sweep_all(workshop.database, None)
     assert sizes(workshop)["input_chunks"] == 2, "what has to stay is in nobody's way"
 
+    registry = Registry([declare(Upper, name="sentiment")])
+    upkeep = Upkeep(workshop.database, registry, Settings(database_url=workshop.database.url), new_id())
+    while upkeep.tend() == 0.0:
+        pass
     with workshop.database.writing() as session:
         control.remove(session, second)
-    sweep_all(workshop.database, None)
+    upkeep._sweep_at = 0.0
+    while upkeep.tend() == 0.0:
+        pass
     assert sizes(workshop) == {"jobs": 1, "inputs": 2}
+
+
+@pytest.mark.parametrize("end", ["canceled", "failed", "trained"])
+def test_the_items_of_an_input_go_where_there_are_no_predictions(workshop: Workshop, end: str) -> None:
+    job_id = workshop.enqueue(n_items=2, kind=JobKind.TRAIN if end == "trained" else JobKind.PREDICT)
+    if end == "canceled":
+        workshop.cancel(job_id)
+    elif end == "failed":
+        workshop.finish(*(done(claim, 0) for claim in workshop.claim(limit=2)))
+    else:
+        (claim,) = workshop.claim(queue_name=f"train:{QUEUE}")
+        workshop.finish(Failed(claim, "no luck"))
+    set_back(workshop.database, "inputs", str(workshop.job(job_id)["input_id"]), "expires_at")
+
+    assert sweep_all(workshop.database, None) == {"inputs_pruned": 1}
+
+    assert "input_chunks" not in sizes(workshop)
+    if end == "failed":
+        assert workshop.answers(job_id) == [None, None]
 
 
 def test_inputs_that_must_stay_do_not_stand_before_those_that_go(workshop: Workshop) -> None:

@@ -24,7 +24,9 @@ class InputSchema(Schema):
     created_at = Timestamp()
     sealed_at = Timestamp()
     expires_at = Timestamp(allow_none=True, metadata={"description": "its items go after this time"})
-    pruned_at = Timestamp(allow_none=True, metadata={"description": "when its items went"})
+    pruned_at = Timestamp(
+        allow_none=True, metadata={"description": "when its items went: no job can be made of it"}
+    )
 
 
 class UploadQuery(Schema):
