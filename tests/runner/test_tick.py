@@ -54,6 +54,7 @@ def test_a_job_runs_to_its_end_and_its_outputs_are_in_order(
     workshop.check_books()
 
 
+@pytest.mark.usefixtures("clock")  # which stands still: so chunks take no time
 def test_where_short_chunks_are_too_few_more_are_queued_for_this_runner_and_for_another(
     workshop: Workshop, bench: Bench, stage: Stage
 ) -> None:
