@@ -146,6 +146,11 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
 @pytest.fixture
 def select_all(database: Database) -> Callable[..., list[dict[str, Any]]]:
     """Runs plain SQL, as an admin would, and gives its rows as dictionaries."""
+    return selecting(database)
+
+
+def selecting(database: Database) -> Callable[..., list[dict[str, Any]]]:
+    """The same for any database."""
 
     def run(sql: str, **parameters: object) -> list[dict[str, Any]]:
         with database.reading() as session:

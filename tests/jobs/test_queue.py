@@ -13,6 +13,7 @@ from app.jobs import control, queue
 from app.jobs.claims import Failed
 from app.jobs.ids import new_id
 from app.tables import TERMINAL_JOB_STATES
+from tests.conftest import selecting
 from tests.jobs.conftest import QUEUE, Workshop, done
 
 
@@ -182,7 +183,7 @@ def test_a_window_grows_when_it_is_told_and_as_far_as_there_are_chunks(workshop:
 
 def test_a_job_that_another_writes_to_is_not_widened_and_not_waited_for(postgres_url: Any) -> None:
     database = Database(postgres_url)
-    workshop = Workshop(database, lambda *_, **__: [])
+    workshop = Workshop(database, selecting(database))
     job_id = workshop.enqueue(n_items=4, window=1)
     with database.writing() as canceling:
         control.cancel(canceling, job_id)

@@ -17,6 +17,7 @@ from app.jobs.ids import new_id
 from app.jobs.upkeep import Upkeep, sweep, sweep_all
 from app.models.registry import Registry
 from app.tables import JobKind
+from tests.conftest import selecting
 from tests.jobs.conftest import QUEUE, Workshop, done
 from tests.models.specimens import Upper, declare
 
@@ -96,6 +97,8 @@ def test_what_a_job_still_needs_stays_until_it_has_ended(workshop: Workshop) -> 
     assert not sweep_all(workshop.database, 1.0)
     workshop.finish(*map(done, workshop.claim(limit=2)))
     assert sweep_all(workshop.database, 1.0) == {"inputs_pruned": 1}
+
+    assert sizes(workshop) == {"outputs": 2, "input_chunks": 2, "leftovers": 1, "jobs": 1, "inputs": 1}
     workshop.check_books()
 
 
@@ -252,7 +255,7 @@ def test_an_upload_that_nobody_finishes_goes_after_a_day(workshop: Workshop) -> 
 
 def test_rows_that_others_hold_are_left_for_later(postgres_url: Any) -> None:
     database = Database(postgres_url)
-    workshop = Workshop(database, lambda *_, **__: [])
+    workshop = Workshop(database, selecting(database))
     input_id = workshop.upload(1)
     set_back(database, "inputs", input_id, "expires_at")
     with ExitStack() as stack:

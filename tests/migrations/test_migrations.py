@@ -12,6 +12,7 @@ from sqlalchemy import inspect, text
 from app.db import MIGRATIONS, Database, newest_migration
 from app.errors import Unavailable
 from app.tables import Row
+from tests.conftest import selecting
 from tests.jobs.conftest import Workshop, done
 from tests.migrations.conftest import ROOT, Alembic
 
@@ -55,10 +56,7 @@ def test_up_down_and_up_again(empty_database: Database, alembic: Alembic) -> Non
 def test_going_back_makes_outputs_whole_and_coming_again_leaves_them_so(
     empty_database: Database, alembic: Alembic
 ) -> None:
-    def select_all(query: str, **parameters: Any) -> list[dict[str, Any]]:
-        with empty_database.reading() as session:
-            return [dict(row) for row in session.execute(text(query), parameters).mappings()]
-
+    select_all = selecting(empty_database)
     empty_database.upgrade()
     workshop = Workshop(empty_database, select_all)
     job_id = workshop.enqueue(n_items=8, chunk_items=4)

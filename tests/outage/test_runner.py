@@ -7,9 +7,10 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 
 from app.db import Database
+from tests.conftest import selecting
 from tests.jobs.conftest import Workshop
 from tests.outage.postgres import own_postgres
 from tests.outage.test_http import limited, terminate
@@ -29,7 +30,7 @@ def run_through(database: Database, outage: Callable[[], None]) -> None:
         assert may_go_on.wait(30)
 
     stage.act = act
-    workshop = Workshop(database, lambda sql, **values: _select(database, sql, values))
+    workshop = Workshop(database, selecting(database))
     job_id = workshop.enqueue(n_items=N_ITEMS, window=2)
     bench = Bench(database, stage)
     runner = bench.make(has_threads=True, poll_seconds=0.1)
@@ -104,8 +105,3 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
 def _ended(workshop: Workshop, job_id: str) -> dict[str, Any] | None:
     job = workshop.job(job_id)
     return job if job["finished_at"] is not None else None
-
-
-def _select(database: Database, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    with database.reading() as session:
-        return [dict(row) for row in session.execute(text(sql), values).mappings()]
