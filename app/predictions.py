@@ -62,9 +62,9 @@ def encode_each(served: ServedModel, answers: Sequence[JsonObject]) -> list[byte
     return _encoded(exact.dumps_objects, served, answers)
 
 
-def encode_fields(served: ServedModel, answers: Sequence[JsonObject]) -> list[bytes]:
-    """The same without braces."""
-    return _encoded(exact.dumps_fields, served, answers)
+def encode_chunk(served: ServedModel, answers: Sequence[JsonObject]) -> bytes:
+    """The same as a payload."""
+    return _encoded(exact.pack_objects, served, answers)
 
 
 def _encoded(dump: Callable[[T], Text], served: ServedModel, value: T) -> Text:

@@ -7,10 +7,12 @@ from typing import Any
 
 import orjson
 
+from app.data.chunks import SEPARATOR, pack, unpack
+
 _TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER, _SPARSE_NUMBER = b"0" * 19, b"0" * 4
 """Of 19 digits in a row, four stand among every fourth byte: most texts are seen to have none by a quarter of them."""
-_BETWEEN = b"},{"
+_BETWEEN, _BETWEEN_LINES = b"},{", b"}" + SEPARATOR + b"{"
 _TOO_DEEP = "Recursion limit reached"
 """What orjson says of more than 254 levels."""
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -50,18 +52,19 @@ def dumps(value: Any) -> bytes:
         return _dumps_long(value)
 
 
+def pack_objects(values: Sequence[dict[str, Any]], dumps: Callable[[Any], bytes] = dumps) -> bytes:
+    """The payload of these objects, `dumps` of each. Written in one piece, which takes a quarter of the time: orjson
+    begins every text with a buffer of 4 KiB, and a thousand of those are more than a processor's cache."""
+    text = dumps(values)
+    payload = text.replace(_BETWEEN, _BETWEEN_LINES)
+    if len(payload) - len(text) != len(values) - 1:  # it stands inside a value, too
+        return pack(map(dumps, values))
+    return payload
+
+
 def dumps_objects(values: Sequence[dict[str, Any]], dumps: Callable[[Any], bytes] = dumps) -> list[bytes]:
     """`dumps` of each object."""
-    return [b"{%b}" % fields for fields in dumps_fields(values, dumps)]
-
-
-def dumps_fields(values: Sequence[dict[str, Any]], dumps: Callable[[Any], bytes] = dumps) -> list[bytes]:
-    """`dumps` of each object, without its braces. Written in one piece and cut, which takes a quarter of the time:
-    orjson begins every text with a buffer of 4 KiB, and a thousand of those are more than a processor's cache."""
-    cut = dumps(values)[2:-2].split(_BETWEEN)
-    if len(cut) != len(values):  # it stands inside a value, too
-        return [dumps(value)[1:-1] for value in values]
-    return cut
+    return unpack(pack_objects(values, dumps))
 
 
 def canonical_objects(values: Sequence[dict[str, Any]]) -> list[bytes]:

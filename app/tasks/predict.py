@@ -9,13 +9,13 @@ from operator import attrgetter, or_
 
 from app.cache.recall import Recall
 from app.data import exact
-from app.data.chunks import MISSING, answers, joined, pack, unpack
+from app.data.chunks import MISSING, answers, joined, pack, together, unpack
 from app.data.objects import Written
 from app.errors import FieldError, ModelAway, ModelFailed
 from app.jobs.claims import ItemFailure
 from app.models import JsonObject
 from app.models.served import ServedModel
-from app.predictions import encode_fields
+from app.predictions import encode_chunk
 from app.tasks.reparsed import Reparsed
 
 MAX_MESSAGE_CHARACTERS = 1000
@@ -105,31 +105,33 @@ def predict_chunk(
         asked_items = Reparsed(len(asked), lambda: [items[place] for place in asked])
         predicted = _predict(served, asked_items, [parsed[place] for place in asked], stopwatch)
         asked_keys = [recall.keys[place] for place in asked]
-        new_texts = [b"{%b}" % fields for fields in predicted.fields]
-        new = dict(zip((asked_keys[place] for place in predicted.places), new_texts, strict=True))
+        new_keys = (asked_keys[place] for place in predicted.places)
+        new = dict(zip(new_keys, unpack(predicted.payload), strict=True))
         outcome = _spread(predicted, asked_keys, new, recall)
         n_cached = len(outcome.places) - len(new)
-    lines, columns, is_whole = _lines(payload, items, outcome, own)
-    for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
-        lines.insert(failure.place, MISSING)
-    return ChunkAnswer(pack(lines), columns, outcome.failures, is_whole, n_cached=n_cached, new=new)
+    answered, columns, is_whole = _answers(payload, items, outcome, own)
+    if outcome.failures:
+        lines = unpack(answered)
+        for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
+            lines.insert(failure.place, MISSING)
+        answered = pack(lines)
+    return ChunkAnswer(answered, columns, outcome.failures, is_whole, n_cached=n_cached, new=new)
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of items: at these places there are predictions, and their JSON texts without braces; the others
-    failed."""
+    """What became of items: at these places there are predictions, which `payload` has as JSON; the others failed."""
 
     places: Sequence[int]
     predictions: list[JsonObject]
-    fields: list[bytes]
+    payload: bytes
     failures: list[ItemFailure]
 
 
-def _lines(
+def _answers(
     payload: bytes, items: Sequence[JsonObject], outcome: _Outcome, own: dict[str, None] | None
-) -> tuple[list[bytes], list[str], bool]:
-    """The answers, one for each item that has a prediction; the names that occur, those of the items first; whether the
+) -> tuple[bytes, list[str], bool]:
+    """The answers of the items that have a prediction; the names that occur, those of the items first; whether the
     answers are whole. The items' names are `own` if all items are objects with a field at least; else it is None.
 
     An item's own bytes are kept, so that nothing of it is written again and no digit changes; unless a prediction
@@ -141,11 +143,12 @@ def _lines(
     names = _names(items) if own is None else own
     columns = list(names | new)
     if not names.keys().isdisjoint(new):
-        return list(map(exact.dumps, map(or_, items, outcome.predictions))), columns, True
+        return pack(map(exact.dumps, map(or_, items, outcome.predictions))), columns, True
     if (own is not None or all(items)) and all(outcome.predictions):
-        return [b"{%b}" % fields for fields in outcome.fields], columns, False
+        return outcome.payload, columns, False
     texts = unpack(payload)
-    return list(map(joined, map(texts.__getitem__, outcome.places), outcome.fields)), columns, True
+    fields = (prediction[1:-1] for prediction in unpack(outcome.payload))
+    return pack(map(joined, map(texts.__getitem__, outcome.places), fields)), columns, True
 
 
 def _names(objects: Sequence[JsonObject]) -> dict[str, None]:
@@ -161,7 +164,7 @@ def _predict(
 ) -> _Outcome:
     """What becomes of these items, which may be none; `spent` are the same, to be given to the model."""
     if not items:
-        return _Outcome((), [], [], [])
+        return _Outcome((), [], pack(()), [])
     loaded, failures = _validate(served, spent, 0)
     refused_places = {failure.place for failure in failures}
     places: Sequence[int] = range(len(items))
@@ -170,19 +173,19 @@ def _predict(
         items = [items[place] for place in places]
 
     predictions: list[JsonObject] = []
-    fields: list[bytes] = []
+    payloads: list[bytes] = []
     for run, predicted in _isolate(served, items, loaded, 0, stopwatch):
         run_places = places[run.start : run.stop]
         if isinstance(predicted, ModelFailed):
             failures.extend(_failure(place, "model_failed", predicted.detail) for place in run_places)
         else:
             predictions += predicted[0]
-            fields += predicted[1]
+            payloads.append(predicted[1])
     if failures:
         failures.sort(key=attrgetter("place"))
         failed_places = {failure.place for failure in failures}
         places = [place for place in places if place not in failed_places]
-    return _Outcome(places, predictions, fields, failures)
+    return _Outcome(places, predictions, together(payloads), failures)
 
 
 def _spread(
@@ -200,7 +203,7 @@ def _spread(
     return _Outcome(
         places,
         [predictions[keys[place]] for place in places],
-        [texts[keys[place]][1:-1] for place in places],
+        pack(texts[keys[place]] for place in places),
         [replace(failures[key], place=place) for place, key in enumerate(keys) if key in failures],
     )
 
@@ -230,9 +233,9 @@ def _isolate(
     loaded: list[JsonObject] | None,
     start: int,
     stopwatch: Stopwatch | None,
-) -> Iterator[tuple[range, tuple[list[JsonObject], list[bytes]] | ModelFailed]]:
-    """Runs of consecutive items, in order, each with its predictions and their JSON texts without braces; or, for a
-    single item, with what went wrong.
+) -> Iterator[tuple[range, tuple[list[JsonObject], bytes] | ModelFailed]]:
+    """Runs of consecutive items, in order, each with its predictions and their payload; or, for a single item, with
+    what went wrong.
 
     `k` guilty items among `n` cost about `2 k log2(n / k)` calls more than none.
     """
@@ -241,7 +244,7 @@ def _isolate(
     run = range(start, start + len(items))
     try:
         predictions = served.predict(items, loaded, within=stopwatch)
-        yield run, (predictions, encode_fields(served, predictions))
+        yield run, (predictions, encode_chunk(served, predictions))
     except ModelFailed as error:
         raise_if_transient(error)
         if len(items) == 1:

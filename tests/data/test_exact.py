@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from app.data import exact
+from app.data.chunks import pack
 from tests.data.bodies import json_item, sampled
 
 BIG = 123456789012345678901234567890
@@ -121,3 +122,22 @@ def test_what_contains_itself_is_not_written() -> None:
 
     with pytest.raises((TypeError, ValueError)):
         exact.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [{}],
+        [{}, {}, {}],
+        [{"a": 1}, {"b": "é\n"}],
+        [{"a": "},{"}, {"b": 1}],
+        [{"a": [{"b": 1}, {"b": 2}, {}]}, {}],
+        [{"a": BIG}, {"b": "},\n{"}],
+    ],
+)
+def test_objects_are_packed_a_line_each(values: list[dict[str, Any]]) -> None:
+    each = list(map(exact.dumps, values))
+
+    assert exact.pack_objects(values) == pack(each)
+    assert exact.dumps_objects(values) == each
