@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -330,7 +330,7 @@ class Runner:
         ended = [result for result in kept if not isinstance(result, Broken)]
         may_claim = bool(kept) and not self._is_stopping and self._leases.is_trusted
         if kept:
-            with self._claiming() as session:
+            with self._claiming() as session, self._interlude(session):
                 if broken:
                     queue.hold(session, [result.claim for result in kept])
                 lost = queue.finish(session, ended) if ended else set()
@@ -345,6 +345,13 @@ class Runner:
         elapsed, self._committed_at = time.monotonic() - self._committed_at, time.monotonic()
         self._supply.set_pace([self._forget(future) for future in done], elapsed)
         return may_claim
+
+    def _interlude(self, session: Session) -> AbstractContextManager[None]:
+        """SQLite does its work in this thread, best between two chunks. On Postgres its server does, beside them."""
+        if self._database.is_postgres:
+            return nullcontext()
+        session.connection()  # first, for it waits until nobody else writes
+        return self._executor.interlude()
 
     def _break_off(self, session: Session, broken: list[Broken]) -> None:
         rescue.break_off(session, broken, runner_id=self.id, max_attempts=self._settings.max_attempts)

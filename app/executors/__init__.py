@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from app.config import Settings
@@ -29,6 +30,10 @@ class ChunkExecutor(Protocol):
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         """Has a chunk run; `stopwatch` then tells for how long, unless `ends_hung_chunks` watches that itself."""
+        ...
+
+    def interlude(self) -> AbstractContextManager[None]:
+        """A block for which no chunk runs in this process, if that can be had within a few hundredths of a second."""
         ...
 
     def shutdown(self) -> None:

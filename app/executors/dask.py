@@ -6,6 +6,7 @@ It knows nothing of attempts, which are the queue's. The extra `dask`.
 
 import threading
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,9 @@ class DaskExecutor:
         )
         task.add_done_callback(partial(self._settle, future))
         return future
+
+    def interlude(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def shutdown(self) -> None:
         self._is_over.set()

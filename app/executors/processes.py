@@ -4,7 +4,7 @@ import fcntl
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -73,6 +73,9 @@ class ProcessExecutor:
             timeout=limit_seconds(declared, claim.kind),
         )
         return future
+
+    def interlude(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def shutdown(self) -> None:
         for pool in (self._pool, *self._closing):

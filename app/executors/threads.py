@@ -1,11 +1,13 @@
 """Threads of the runner, which share its models."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import chain
 from weakref import WeakKeyDictionary
 
 import structlog
 
+from app.executors.turns import Turns
 from app.jobs.claims import Claim
 from app.models.served import ServedModel
 from app.tables import JobKind
@@ -27,6 +29,7 @@ class ThreadExecutor:
     def __init__(self, threads: int, means: Means) -> None:
         self._threads = threads
         self._means = means
+        self._turns = Turns()
         self._pools: WeakKeyDictionary[ServedModel, dict[JobKind, ThreadPoolExecutor]] = WeakKeyDictionary()
         """The threads of a model that nobody has any more end with it."""
         self._stored = ThreadPoolExecutor(threads, thread_name_prefix="stored")
@@ -35,7 +38,10 @@ class ThreadExecutor:
         return min(served.declaration.concurrency, self._threads)
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
-        return self._pool(served, claim).submit(_in_thread, served, claim, self._means, stopwatch)
+        return self._pool(served, claim).submit(self._perform, served, claim, stopwatch)
+
+    def interlude(self) -> AbstractContextManager[None]:
+        return self._turns.interlude()
 
     def shutdown(self) -> None:
         for pool in (self._stored, *chain.from_iterable(pools.values() for pools in self._pools.values())):
@@ -50,7 +56,7 @@ class ThreadExecutor:
             pools[claim.kind] = ThreadPoolExecutor(n_threads, thread_name_prefix="chunk")
         return pools[claim.kind]
 
-
-def _in_thread(served: ServedModel, claim: Claim, means: Means, stopwatch: Stopwatch) -> TaskAnswer:
-    with structlog.contextvars.bound_contextvars(job_id=claim.job_id, first_item=claim.first_item):
-        return perform(served, claim, means, stopwatch)
+    def _perform(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> TaskAnswer:
+        context = structlog.contextvars.bound_contextvars(job_id=claim.job_id, first_item=claim.first_item)
+        with context, self._turns.chunk():
+            return perform(served, claim, self._means, stopwatch)

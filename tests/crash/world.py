@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -82,6 +82,9 @@ class InlineExecutor:
                 future.set_result(predict_chunk(served, claim.payload))
             except Exception as error:  # noqa: BLE001 — as an executor does: the future carries it
                 future.set_exception(error)
+
+    def interlude(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def shutdown(self) -> None: ...
 

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +60,7 @@ class StepExecutor:
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[Future[TaskAnswer], Callable[[], TaskAnswer]]] = deque()
+        self.on_interlude: Callable[[], None] = lambda: None
 
     def slots(self, served: ServedModel) -> int:
         return served.declaration.concurrency
@@ -68,6 +69,10 @@ class StepExecutor:
         future: Future[TaskAnswer] = Future()
         self.waiting.append((future, lambda: perform(served, claim, Means(Storage(), GIB), stopwatch)))
         return future
+
+    def interlude(self) -> AbstractContextManager[None]:
+        self.on_interlude()
+        return nullcontext()
 
     def shutdown(self) -> None:
         """Nothing runs by itself here."""

@@ -1,7 +1,9 @@
 """A tick claims what there is room for, and commits what is done."""
 
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -52,6 +54,29 @@ def test_a_job_runs_to_its_end_and_its_outputs_are_in_order(
     assert workshop.answers(job_id) == [{"id": index, "ok": True} for index in range(7)]
     assert bench.stage.seen == list(range(7))
     workshop.check_books()
+
+
+def test_on_sqlite_a_commit_takes_its_turn_with_the_chunks_once_it_may_write(
+    workshop: Workshop, bench: Bench, executor: StepExecutor
+) -> None:
+    told: list[str] = []
+
+    def tell() -> None:
+        other = sqlite3.connect(bench.database.url.database or "", timeout=0)
+        with closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        told.append(workshop.job(job_id)["status"])
+
+    job_id = workshop.enqueue(n_items=1)
+    executor.on_interlude = tell
+    runner = bench.make()
+
+    runner.tick()
+    executor.run()
+    runner.tick()
+
+    assert told == ([] if bench.database.is_postgres else ["running"])
+    assert workshop.job(job_id)["status"] == "succeeded"
 
 
 @pytest.mark.usefixtures("clock")  # which stands still: so chunks take no time
