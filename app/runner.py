@@ -215,7 +215,7 @@ class Runner:
     def _is_due(self, room: Collection[str]) -> bool:
         """Whether there is anything to claim; asked first, for on SQLite a claim would stop all who write."""
         with self._database.reading() as session:
-            return queue.oldest(session, room) is not None
+            return bool(queue.heads(session, room))
 
     @contextmanager
     def _claiming(self) -> Iterator[Session]:
@@ -253,45 +253,52 @@ class Runner:
         return replace(claim, recall=recall(self._database, served, exact.loads(claim.payload)))
 
     def _claim_due(self, session: Session) -> None:
-        """Claims what there is room for, oldest first. Chunks that a model cannot run are refused.
+        """Claims what there is room for, once from each queue, oldest first; refuses what a model cannot run.
 
         Where there are fewer short ones than that, more are queued of the same jobs: for us, and for others.
         """
         works = self._works()
-        short: Mapping[str, int] = {}
-        while (room := self._room(works)) and (head := queue.oldest(session, room)) is not None:
-            if self._is_on_trial(head) and self._held():
-                break  # it is to run alone, and waits until nothing else does
-            claims = queue.claim(
-                session,
-                queue=head.queue,
-                runner_id=self.id,
-                limit=1 if self._is_on_trial(head) else room[head.queue],
-                lease_seconds=self._settings.lease_seconds,
-            )
-            claims = self._up_to_a_trial(session, claims)
-            if not claims:
-                break  # others were faster
-            served, trouble = works[head.queue].served, works[head.queue].trouble
-            if trouble is not None:
-                queue.begin(session, claims, runner_id=self.id)
-                self._refuse(session, claims, storable(trouble))
-            else:
-                self._claimed += [(served, claim) for claim in claims]
-        else:
-            short = {name: n_more for name, n_more in room.items() if self._supply.is_short(name)}
+        lacking: dict[str, int] = {}
+        for head in queue.heads(session, self._room(works)):
+            limit = self._room(works).get(head.queue, 0)
+            if self._is_on_trial(head):
+                if self._held():
+                    break  # it is to run alone, and waits until nothing else does
+                limit = min(limit, 1)
+            if not limit:
+                continue  # what was claimed before has taken it
+            work = works[head.queue]
+            if work.trouble is not None:
+                self._refuse_all(session, head.queue, limit, storable(work.trouble))
+                continue
+            taken = self._take(session, head.queue, limit)
+            self._claimed += [(work.served, claim) for claim in self._up_to_a_trial(session, taken)]
+            if len(taken) < limit and self._supply.is_short(head.queue):
+                lacking[head.queue] = limit - len(taken)
         queue.begin(session, [claim for _, claim in self._claimed], runner_id=self.id)
-        for name, n_more in short.items():
+        for name, n_chunks in lacking.items():
             job_ids = {claim.job_id for _, claim in self._claimed if claim.queue == name}
-            if job_ids and queue.widen(session, job_ids, n_more + OTHERS_SHARE):
+            if job_ids and queue.widen(session, job_ids, n_chunks + OTHERS_SHARE):
                 control.wake(session, name)
 
-    def _refuse(self, session: Session, claims: list[Claim], reason: str) -> None:
-        """Gives claims back whose model this runner has not; another may have it, so this is an attempt like any."""
-        for claim in claims:
-            if claim.attempts >= self._settings.max_attempts:
-                control.abandon(session, claim.job_id, reason)
-        self._break_off(session, [Broken(claim, TRANSIENT, reason) for claim in claims])
+    def _take(self, session: Session, name: str, limit: int) -> list[Claim]:
+        return queue.claim(
+            session,
+            queue=name,
+            runner_id=self.id,
+            limit=limit,
+            lease_seconds=self._settings.lease_seconds,
+        )
+
+    def _refuse_all(self, session: Session, name: str, limit: int, reason: str) -> None:
+        """Gives back a queue whose model this runner has not, so many chunks at a time; another may have it, so this is
+        an attempt like any."""
+        while claims := self._take(session, name, limit):
+            queue.begin(session, claims, runner_id=self.id)
+            for claim in claims:
+                if claim.attempts >= self._settings.max_attempts:
+                    control.abandon(session, claim.job_id, reason)
+            self._break_off(session, [Broken(claim, TRANSIENT, reason) for claim in claims])
 
     def _up_to_a_trial(self, session: Session, claims: list[Claim]) -> list[Claim]:
         """Of new claims, in the order of their queue, those that may run now; gives back the rest.

@@ -37,14 +37,14 @@ class Head:
     n_items: int
 
 
-def oldest(session: Session, queues: Collection[str]) -> Head | None:
-    """Of the heads of these queues, that which is due first; None if nothing is due. Reads only, and one row of each.
+def heads(session: Session, queues: Collection[str]) -> list[Head]:
+    """The heads of those of these queues that have one, oldest first. Reads only, and one row of each.
 
     A runner asks this before it claims: on SQLite a claim takes the write lock, which nothing should be
     stopped by when there is nothing to do.
     """
-    head = session.connection().execute(statements.OLDEST_HEAD, {"queues": list(queues)}).one_or_none()
-    return None if head is None else Head(head.queue, head.crashes, head.n_items)
+    rows = session.connection().execute(statements.HEADS, {"queues": list(queues)})
+    return [Head(row.queue, row.crashes, row.n_items) for row in rows]
 
 
 def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_seconds: float) -> list[Claim]:

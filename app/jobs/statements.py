@@ -70,11 +70,10 @@ def _due(queue: ColumnElement[str]) -> Select[int]:
 
 _queues, _heads = _listed("queues"), _chunks.alias("heads")
 _head = _due(_queues.c.value).limit(1).correlate(_queues).scalar_subquery()
-OLDEST_HEAD = (
+HEADS = (
     select(_heads.c.queue, _heads.c.crashes, _heads.c.n_items)
     .select_from(_queues.join(_heads, _heads.c.id == _head))
     .order_by(_heads.c.sched_key, _heads.c.id)
-    .limit(1)
 )
 
 _next = (

@@ -123,8 +123,7 @@ def test_a_claim_reads_the_queued_chunks_alone(
             session.connection().exec_driver_sql("ANALYZE")
 
     with recorded(database) as (session, statements):
-        head = queue.oldest(session, [QUEUE, "other@1"])
-        assert head is not None
+        (head,) = queue.heads(session, [QUEUE, "other@1"])
         assert head.queue == QUEUE
         claims = queue.claim(session, queue=QUEUE, runner_id=new_id(), limit=16, lease_seconds=60)
         assert len(claims) == 16

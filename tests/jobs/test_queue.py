@@ -5,7 +5,6 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.errors import Conflict, NotFound
@@ -210,9 +209,9 @@ def test_priority_goes_first_and_ages(workshop: Workshop) -> None:
     assert order == [urgent, long_waiting, ordinary, patient]
 
 
-def _oldest(session: Session, queues: list[str]) -> str | None:
-    head = queue.oldest(session, queues)
-    return None if head is None else head.queue
+def heads(workshop: Workshop, *queues: str) -> list[str]:
+    with workshop.database.reading() as session:
+        return [head.queue for head in queue.heads(session, queues)]
 
 
 def test_a_job_with_run_at_waits_for_its_time(workshop: Workshop) -> None:
@@ -220,24 +219,20 @@ def test_a_job_with_run_at_waits_for_its_time(workshop: Workshop) -> None:
     workshop.enqueue(run_at=now + timedelta(hours=1), priority=-100)
     due = workshop.enqueue(run_at=now - timedelta(hours=1))
 
-    with workshop.database.reading() as session:
-        assert _oldest(session, [QUEUE]) == QUEUE
+    assert heads(workshop, QUEUE) == [QUEUE]
     assert [claim.job_id for claim in workshop.claim(limit=5)] == [due]
-    with workshop.database.reading() as session:
-        assert queue.oldest(session, [QUEUE]) is None
+    assert heads(workshop, QUEUE) == []
 
 
-def test_oldest_names_the_queue_that_is_due_first(workshop: Workshop) -> None:
-    with workshop.database.reading() as session:
-        assert queue.oldest(session, []) is None
-        assert queue.oldest(session, [QUEUE, "other@1"]) is None
-    workshop.enqueue(model="other")
+def test_heads_are_one_of_each_queue_that_has_something_due_oldest_first(workshop: Workshop) -> None:
+    assert heads(workshop) == []
+    assert heads(workshop, QUEUE, "other@1") == []
+    workshop.enqueue(model="other", n_items=3, chunk_items=1)
     workshop.enqueue(model="sentiment")
 
-    with workshop.database.reading() as session:
-        assert _oldest(session, [QUEUE, "other@1"]) == "other@1"
-        assert _oldest(session, [QUEUE]) == QUEUE
-        assert queue.oldest(session, ["unknown@1"]) is None
+    assert heads(workshop, QUEUE, "unknown@1", "other@1") == ["other@1", QUEUE]
+    assert heads(workshop, QUEUE) == [QUEUE]
+    assert heads(workshop, "unknown@1") == []
 
 
 def test_cancel_before_the_first_claim_ends_the_job(workshop: Workshop) -> None:

@@ -96,7 +96,7 @@ def test_the_loop_outlives_an_outage_of_every_verb(
     wait_for_job: Callable[[str], dict[str, Any]],
 ) -> None:
     monkeypatch.setattr("app.runner.AWAY_SECONDS", 0.02)
-    for verb in ("oldest", "claim", "finish"):
+    for verb in ("heads", "claim", "finish"):
         monkeypatch.setattr(f"app.jobs.queue.{verb}", Flaky(getattr(queue, verb), 3))
     job_id = workshop.enqueue(n_items=5)
 
@@ -110,7 +110,7 @@ def test_an_error_that_no_waiting_mends_ends_the_loop(bench: Bench, monkeypatch:
     def misspelled(*args: Any) -> None:
         raise ProgrammingError("SELEC", {}, Exception("syntax error"))
 
-    monkeypatch.setattr("app.jobs.queue.oldest", misspelled)
+    monkeypatch.setattr("app.jobs.queue.heads", misspelled)
     runner = bench.make(has_threads=True)
 
     with pytest.raises(ProgrammingError):

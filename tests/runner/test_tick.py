@@ -10,8 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.executors.supply import LEAST_PER_SLOT, MOST_PER_SLOT
+from app.jobs import queue
+from app.jobs.claims import Claim
 from app.runner import OTHERS_SHARE
 from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
@@ -54,6 +57,28 @@ def test_a_job_runs_to_its_end_and_its_outputs_are_in_order(
     assert workshop.answers(job_id) == [{"id": index, "ok": True} for index in range(7)]
     assert bench.stage.seen == list(range(7))
     workshop.check_books()
+
+
+def test_what_ends_while_it_claims_is_no_reason_to_claim_once_more(
+    workshop: Workshop, bench: Bench, executor: StepExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, limits = queue.claim, []
+
+    def claim_as_another_ends(session: Session, *, limit: int, **how: Any) -> list[Claim]:
+        limits.append(limit)
+        claims = claim(session, limit=limit, **how)
+        executor.run(1)
+        return claims
+
+    workshop.enqueue(n_items=20)
+    runner = bench.make()
+    runner.tick()
+    executor.run(1)
+    monkeypatch.setattr(queue, "claim", claim_as_another_ends)
+
+    runner.tick()
+
+    assert limits == [1]
 
 
 def test_on_sqlite_a_commit_takes_its_turn_with_the_chunks_once_it_may_write(
