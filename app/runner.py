@@ -261,18 +261,21 @@ class Runner:
         lacking: dict[str, int] = {}
         for head in queue.heads(session, self._room(works)):
             limit = self._room(works).get(head.queue, 0)
-            if self._is_on_trial(head):
-                if self._held():
-                    break  # it is to run alone, and waits until nothing else does
-                limit = min(limit, 1)
             if not limit:
                 continue  # what was claimed before has taken it
             work = works[head.queue]
             if work.trouble is not None:
                 self._refuse_all(session, head.queue, limit, storable(work.trouble))
                 continue
+            if self._is_on_trial(head):
+                if self._held():
+                    break  # it is to run alone, and waits until nothing else does
+                limit = 1
             taken = self._take(session, head.queue, limit)
-            self._claimed += [(work.served, claim) for claim in self._up_to_a_trial(session, taken)]
+            kept = self._up_to_a_trial(session, taken)
+            self._claimed += [(work.served, claim) for claim in kept]
+            if len(kept) < len(taken):
+                break  # one on trial is next
             if len(taken) < limit and self._supply.is_short(head.queue):
                 lacking[head.queue] = limit - len(taken)
         queue.begin(session, [claim for _, claim in self._claimed], runner_id=self.id)

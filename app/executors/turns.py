@@ -16,7 +16,7 @@ QUICK_SECONDS = 0.03
 CROWDED = 1.5
 """How many times its processor time the loop takes at least beside chunks that hold the interpreter."""
 ALONE_AFTERWARDS = 16
-"""Interludes that are kept free of chunks, before it is tried again beside them."""
+"""Interludes that are to be free of chunks, before it is tried again beside them; sooner, if one waited in vain."""
 
 
 class Turns:
@@ -47,17 +47,17 @@ class Turns:
     @contextmanager
     def interlude(self) -> Iterator[None]:
         """What the loop does; where that pays, from the end of the chunk that runs on, and no other begins."""
-        is_alone = self._n_alone > 0
-        if is_alone:
-            self._n_alone -= 1
-            self._hold_up()
-        began_at, worked = time.monotonic(), time.thread_time()
+        is_alone, is_beside = self._n_alone > 0, self._n_running > 0
         try:
+            if is_alone:
+                self._n_alone -= 1
+                self._hold_up()
+            began_at, worked = time.monotonic(), time.thread_time()
             yield
         finally:
             if is_alone:
                 self._let_go()
-            elif time.monotonic() - began_at > CROWDED * (time.thread_time() - worked):
+            elif is_beside and time.monotonic() - began_at > CROWDED * (time.thread_time() - worked):
                 self._n_alone = ALONE_AFTERWARDS
 
     def _hold_up(self) -> None:
@@ -65,8 +65,8 @@ class Turns:
         with self._changed:
             # Several chunks at once would have to wait for each other.
             self._is_held_up = self._n_running <= 1 and self._took <= QUICK_SECONDS
-            if self._is_held_up:
-                self._is_held_up = self._changed.wait_for(lambda: not self._n_running, QUICK_SECONDS)
+            if self._is_held_up and not self._changed.wait_for(lambda: not self._n_running, QUICK_SECONDS):
+                self._is_held_up, self._n_alone = False, 0
                 self._changed.notify_all()
 
     def _let_go(self) -> None:

@@ -43,6 +43,8 @@ def heads(session: Session, queues: Collection[str]) -> list[Head]:
     A runner asks this before it claims: on SQLite a claim takes the write lock, which nothing should be
     stopped by when there is nothing to do.
     """
+    if not queues:
+        return []
     rows = session.connection().execute(statements.HEADS, {"queues": list(queues)})
     return [Head(row.queue, row.crashes, row.n_items) for row in rows]
 

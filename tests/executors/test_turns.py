@@ -51,6 +51,12 @@ def spend(turns: Turns, clock: SimpleNamespace, seconds: float, worked: float) -
         clock.worked += worked
 
 
+def crowd(turns: Turns, clock: SimpleNamespace) -> None:
+    """A loop beside a chunk takes twice the time that it works."""
+    with turns.chunk():
+        spend(turns, clock, seconds=0.02, worked=0.01)
+
+
 def pass_through(turns: Turns) -> None:
     with turns.chunk():
         pass
@@ -78,7 +84,17 @@ class Stay:
 def test_chunks_go_on_beside_a_loop_that_is_not_slowed(
     turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor
 ) -> None:
-    spend(turns, clock, seconds=1.4, worked=1.0)
+    with turns.chunk():
+        spend(turns, clock, seconds=0.014, worked=0.010)
+
+    with turns.interlude():
+        threads.submit(pass_through, turns).result(10)
+
+
+def test_a_loop_that_is_slow_without_a_chunk_beside_it_waits_for_none(
+    turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor
+) -> None:
+    spend(turns, clock, seconds=0.02, worked=0.01)
 
     with turns.interlude():
         threads.submit(pass_through, turns).result(10)
@@ -104,7 +120,7 @@ def test_after_a_loop_that_was_slowed_none_runs_in_its_next_turns(
             began.set()
         return n_chunks
 
-    spend(turns, clock, seconds=2.0, worked=1.0)
+    crowd(turns, clock)
     runs = threads.submit(run_chunks)
     assert began.wait(10)
     met = 0
@@ -122,7 +138,7 @@ def test_the_loop_has_its_turn_when_the_chunk_that_runs_ends(
     turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUICK_SECONDS", FOR_GOOD)
-    spend(turns, clock, seconds=2.0, worked=1.0)
+    crowd(turns, clock)
     stay = Stay(turns, threads)
     told: list[str] = []
 
@@ -144,7 +160,7 @@ def test_the_loop_has_its_turn_when_the_chunk_that_runs_ends(
 def test_it_is_tried_again_beside_them_now_and_then(
     turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor
 ) -> None:
-    spend(turns, clock, seconds=2.0, worked=1.0)
+    crowd(turns, clock)
     for _ in range(ALONE_AFTERWARDS):
         spend(turns, clock, seconds=9.0, worked=1.0)
 
@@ -155,19 +171,21 @@ def test_it_is_tried_again_beside_them_now_and_then(
 def test_a_chunk_that_takes_long_is_not_waited_for(
     turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor
 ) -> None:
-    spend(turns, clock, seconds=2.0, worked=1.0)
+    crowd(turns, clock)
     stay = Stay(turns, threads)
 
     with turns.interlude():  # after QUICK_SECONDS
         threads.submit(pass_through, turns).result(10)
     stay.end()
+    with turns.interlude():  # it was in vain, so it is tried beside them
+        threads.submit(pass_through, turns).result(10)
 
 
 def test_where_the_last_one_took_long_none_is_waited_for(
     turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUICK_SECONDS", FOR_GOOD)
-    spend(turns, clock, seconds=2.0, worked=1.0)
+    crowd(turns, clock)
     with turns.chunk():
         clock.seconds += 2 * FOR_GOOD
     stay = Stay(turns, threads)
@@ -180,7 +198,7 @@ def test_chunks_that_run_at_once_do_not_wait_for_each_other(
     turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUICK_SECONDS", FOR_GOOD)
-    spend(turns, clock, seconds=2.0, worked=1.0)
+    crowd(turns, clock)
     stays = [Stay(turns, threads), Stay(turns, threads)]
 
     threads.submit(spend, turns, clock, 0.0, 0.0).result(10)
@@ -192,7 +210,7 @@ def test_a_chunk_or_a_loop_that_raises_leaves_the_turn_to_others(
     turns: Turns, clock: SimpleNamespace, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUICK_SECONDS", FOR_GOOD)
-    spend(turns, clock, seconds=2.0, worked=1.0)
+    crowd(turns, clock)
 
     with pytest.raises(ZeroDivisionError), turns.chunk():
         raise ZeroDivisionError

@@ -63,6 +63,24 @@ def test_a_chunk_on_trial_waits_until_nothing_else_runs_and_no_longer(
     workshop.check_books()
 
 
+def test_nothing_of_another_queue_is_claimed_past_a_chunk_on_trial(workshop: Workshop, bench: Bench) -> None:
+    first, suspect = workshop.enqueue(), workshop.enqueue()
+    younger = workshop.enqueue(n_items=4, model="other")
+    put_on_trial(workshop, suspect)
+    runner = bench.make(bench.declare(concurrency=2), bench.declare("other", concurrency=2))
+
+    runner.tick()
+    assert running(workshop) == [(first, 0)]
+    bench.executor.run()
+    runner.tick()
+    assert running(workshop) == [(suspect, 0)]
+    bench.executor.run()
+    runner.tick()
+
+    assert {job_id for job_id, _ in running(workshop)} == {younger}
+    workshop.check_books()
+
+
 def test_failures_in_passing_put_no_chunk_on_trial(workshop: Workshop, bench: Bench) -> None:
     job_id = workshop.enqueue(n_items=4)
     with workshop.database.writing() as session:
