@@ -62,6 +62,12 @@ def pass_through(turns: Turns) -> None:
         pass
 
 
+def let_one_pass(turns: Turns, threads: ThreadPoolExecutor) -> None:
+    """An interlude in which a whole chunk runs: nothing is held up."""
+    with turns.interlude():
+        threads.submit(pass_through, turns).result(10)
+
+
 class Stay:
     """A chunk in a thread that goes on until it is told to end."""
 
@@ -87,8 +93,7 @@ def test_chunks_go_on_beside_a_loop_that_is_not_slowed(
     with turns.chunk():
         spend(turns, clock, seconds=0.014, worked=0.010)
 
-    with turns.interlude():
-        threads.submit(pass_through, turns).result(10)
+    let_one_pass(turns, threads)
 
 
 def test_a_loop_that_is_slow_without_a_chunk_beside_it_waits_for_none(
@@ -96,8 +101,7 @@ def test_a_loop_that_is_slow_without_a_chunk_beside_it_waits_for_none(
 ) -> None:
     spend(turns, clock, seconds=0.02, worked=0.01)
 
-    with turns.interlude():
-        threads.submit(pass_through, turns).result(10)
+    let_one_pass(turns, threads)
 
 
 @pytest.mark.usefixtures("_restless")
@@ -164,8 +168,7 @@ def test_it_is_tried_again_beside_them_now_and_then(
     for _ in range(ALONE_AFTERWARDS):
         spend(turns, clock, seconds=9.0, worked=1.0)
 
-    with turns.interlude():
-        threads.submit(pass_through, turns).result(10)
+    let_one_pass(turns, threads)
 
 
 def test_a_chunk_that_takes_long_is_not_waited_for(
@@ -174,11 +177,9 @@ def test_a_chunk_that_takes_long_is_not_waited_for(
     crowd(turns, clock)
     stay = Stay(turns, threads)
 
-    with turns.interlude():  # after QUICK_SECONDS
-        threads.submit(pass_through, turns).result(10)
+    let_one_pass(turns, threads)  # after QUICK_SECONDS
     stay.end()
-    with turns.interlude():  # it was in vain, so it is tried beside them
-        threads.submit(pass_through, turns).result(10)
+    let_one_pass(turns, threads)  # it was in vain, so it is tried beside them
 
 
 def test_where_the_last_one_took_long_none_is_waited_for(
