@@ -10,6 +10,7 @@ chunks while it holds a job (cancel) skips those that a claim has locked: they a
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import update
@@ -51,14 +52,11 @@ def heads(session: Session, queues: Collection[str]) -> list[Head]:
 
 def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_seconds: float) -> list[Claim]:
     """Takes up to `limit` chunks that are due, oldest `sched_key` first, for `lease_seconds`."""
-    taken = (
-        session.connection()
-        .scalars(
-            statements.TAKE_NEXT_CHUNKS,
-            {"the_queue": queue, "the_runner_id": runner_id, "limit": limit, "lease_seconds": lease_seconds},
-        )
-        .all()
+    rows = session.connection().execute(
+        statements.TAKE_NEXT_CHUNKS,
+        {"the_queue": queue, "the_runner_id": runner_id, "limit": limit, "lease_seconds": lease_seconds},
     )
+    taken = [row.id for row in sorted(rows, key=attrgetter("sched_key", "id"))]
     return claims_of(session, taken) if taken else []
 
 
@@ -157,10 +155,10 @@ def renew(
 
 
 def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
-    """The claims of chunks that were just taken, in the order of the queue."""
+    """The claims of chunks that were just taken, in the order of these ids."""
     # Row by row, for fetched all at once the payloads are there twice: as the driver's text and as bytes.
-    return [
-        Claim(
+    claims = {
+        row.id: Claim(
             row.id,
             row.epoch,
             row.job_id,
@@ -177,7 +175,8 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             is_first=row.job_status == JobState.QUEUED,
         )
         for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
-    ]
+    }
+    return [claims[chunk_id] for chunk_id in chunk_ids if chunk_id in claims]
 
 
 def put_back(session: Session, claim: Claim, **columns: Any) -> bool:

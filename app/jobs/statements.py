@@ -95,8 +95,9 @@ TAKE_NEXT_CHUNKS = (
         lease_until=utc_now(bindparam("lease_seconds")),
         started_at=utc_now(),
     )
-    .returning(_chunks.c.id)
+    .returning(_chunks.c.id, _chunks.c.sched_key)
 )
+# Not sorted: SQLite would copy every payload into what it sorts by, and from 2 MB on write that to a file.
 TAKEN_CHUNKS = (
     select(
         _chunks.c.id,
@@ -124,7 +125,6 @@ TAKEN_CHUNKS = (
     .join(_jobs, _jobs.c.id == _chunks.c.job_id)
     .join(_stored, (_stored.c.input_id == _jobs.c.input_id) & (_stored.c.seq == _chunks.c.seq))
     .where(_chunks.c.id.in_(_chunk_ids))
-    .order_by(*_in_turn)
 )
 ITEMS_OF_INPUT = (
     select(_stored.c["items"]).where(_stored.c.input_id == bindparam("the_input_id")).order_by(_stored.c.seq)
