@@ -10,7 +10,8 @@ one and two runners and threads, `sqlite-process-1` to `postgres-process-2` with
 `TWOFOLD_EXECUTOR=process` has by itself,
 `sqlite-dask-2` with one runner and a Dask cluster of two workers. All run in turn in each round,
 and every label must be the same whichever way it came. A ratio is the median of the rounds' own ratios. The run is the
-job's own time, from its first claim to its end.
+job's own time, from its first claim to its end. Cores change their speed within a minute: a way's run is held against
+the model alone just before it and just after it, on a quarter of the items.
 """
 
 import argparse
@@ -43,16 +44,18 @@ VARIABLES = {
     "process": {"TWOFOLD_EXECUTOR": "process", "TWOFOLD_RUNNER_THREADS": "1"},
     "cores": {"TWOFOLD_EXECUTOR": "process"},
 }
+NEIGHBOUR_SHARE = 4
 ENVIRONMENTS = {"bare": "service", "csv": "ray", "ray": "ray"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One way in one round, in seconds. Other ways have a run alone."""
+    """One way in one round, in seconds. Other ways have a run alone. `bare` is what the model alone took beside it."""
 
     way: str
     round: int
     n_items: int
+    bare: float
     upload: float
     run: float
     download: float
@@ -74,8 +77,10 @@ def main(arguments: list[str]) -> None:
     measured: list[Row] = []
     digests: dict[str, str] = {}
     for number in range(options.rounds):
+        before = _bare(scratch, folder, options.items)
         for way in options.ways:
             found = _measure(scratch, way, folder)
+            after = _bare(scratch, folder, options.items)
             assert found["n_items"] == options.items, (way, found)
             if found["digest"] is not None:
                 digests[way] = found["digest"]
@@ -84,13 +89,17 @@ def main(arguments: list[str]) -> None:
                 way=way,
                 round=number,
                 n_items=options.items,
+                bare=(before + after) / 2,
                 upload=found.get("upload", 0.0),
                 run=found["run"] if "run" in found else found["seconds"],
                 download=found.get("download", 0.0),
             )
             measured.append(row)
+            before = after
             print(
-                f"round {number + 1}: {way:14s} {row.run:8.2f} s run, {row.whole:8.2f} s in all", flush=True
+                f"round {number + 1}: {way:18s} {row.run:8.2f} s run, {row.run / row.bare:.2f} times bare, "
+                f"{row.whole:8.2f} s in all",
+                flush=True,
             )
     title = f"{options.items:,} items through TF-IDF and logistic regression"
     lines = report.heading(title, "bulk", arguments, scratch.versions(ray=("ray", "pandas", "pyarrow")))
@@ -111,6 +120,13 @@ def _measure(scratch: Scratch, way: str, folder: Path) -> dict[str, Any]:
             variables = {"TWOFOLD_EXECUTOR": stack.enter_context(service.dask_cluster(scratch, n_runners))}
             n_runners = 1
         return service.whole_way(scratch, url, folder / "items.ndjson", n_runners, variables)
+
+
+def _bare(scratch: Scratch, folder: Path, n_items: int) -> float:
+    """Seconds that the model alone takes at the moment, were it for so many items."""
+    found = _other_way(scratch, "service", "bare", folder, str(max(1, n_items // NEIGHBOUR_SHARE)))
+    seconds: float = found["seconds"] * n_items / found["n_items"]
+    return seconds
 
 
 def _other_way(scratch: Scratch, environment: str, *command: "str | Path") -> dict[str, Any]:
@@ -134,10 +150,10 @@ def _table(rows: list[Row]) -> list[str]:
     ways = list(dict.fromkeys(row.way for row in rows))
     for way in ways:
         own = {row.round: row for row in rows if row.way == way}
-        ratios = []
-        for other, figure in (("bare", "run"), ("csv", "whole"), ("ray-1", "whole")):
+        ratios = [f"{report.median(row.run / row.bare for row in own.values()):.2f}"]
+        for other in ("csv", "ray-1"):
             base = {row.round: row for row in rows if row.way == other}
-            pairs = [getattr(own[n], figure) / getattr(base[n], figure) for n in own if n in base]
+            pairs = [own[n].whole / base[n].whole for n in own if n in base]
             ratios.append(f"{report.median(pairs):.2f}" if pairs else "–")
         single = {row.round: row for row in rows if row.way == f"{way[:-1]}1"}
         gains = [single[n].run / own[n].run for n in own if way.endswith("-2") and n in single]

@@ -1,7 +1,7 @@
 """Ways to predict a file of items without a service. Each is a process of its own, which prints what it took.
 
     python -m benchmarks.bulk.ways make FOLDER N       writes items.ndjson and items.csv
-    python -m benchmarks.bulk.ways bare FOLDER         the model alone, on items that are in memory
+    python -m benchmarks.bulk.ways bare FOLDER [N]     the model alone, on items (the first N) that are in memory
     python -m benchmarks.bulk.ways csv FOLDER          as the article has it: read CSV, predict, write CSV (pandas)
     python -m benchmarks.bulk.ways ray FOLDER N        Ray Data, read_csv → map_batches → write_csv, with N actors
 
@@ -14,6 +14,7 @@ import random
 import shutil
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,11 @@ def make(folder: Path, n_items: int) -> dict[str, Any]:
     return {"n_items": n_items}
 
 
-def bare(folder: Path) -> dict[str, Any]:
+def bare(folder: Path, n_items: int | None = None) -> dict[str, Any]:
     from benchmarks.online.models import TfIdf
 
     with (folder / "items.ndjson").open() as lines:
-        items = [json.loads(line) for line in lines]
+        items = [json.loads(line) for line in islice(lines, n_items)]
     model = TfIdf()
     model.load(folder.parent / "tfidf.joblib")
     labels: list[str] = []
