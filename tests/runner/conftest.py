@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -70,9 +70,11 @@ class StepExecutor:
         self.waiting.append((future, lambda: perform(served, claim, Means(Storage(), GIB), stopwatch)))
         return future
 
-    def interlude(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def interlude(self) -> Iterator[None]:
         self.on_interlude()
-        return nullcontext()
+        yield
+        self.on_interlude()
 
     def shutdown(self) -> None:
         """Nothing runs by itself here."""

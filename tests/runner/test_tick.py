@@ -81,7 +81,7 @@ def test_what_ends_while_it_claims_is_no_reason_to_claim_once_more(
     assert limits == [1]
 
 
-def test_on_sqlite_a_commit_takes_its_turn_with_the_chunks_once_it_may_write(
+def test_on_sqlite_a_turn_begins_once_the_loop_may_write_and_ends_before_its_commit(
     workshop: Workshop, bench: Bench, executor: StepExecutor
 ) -> None:
     told: list[str] = []
@@ -100,7 +100,7 @@ def test_on_sqlite_a_commit_takes_its_turn_with_the_chunks_once_it_may_write(
     executor.run()
     runner.tick()
 
-    assert told == ([] if bench.database.is_postgres else ["running"])
+    assert told == ([] if bench.database.is_postgres else ["running", "running"])
     assert workshop.job(job_id)["status"] == "succeeded"
 
 
