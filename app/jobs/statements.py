@@ -43,7 +43,6 @@ _PENDING, _QUEUED, _RUNNING = (
     literal_column(f"'{state}'", Text)
     for state in (ChunkState.PENDING, ChunkState.QUEUED, ChunkState.RUNNING)
 )
-_in_turn = (_chunks.c.sched_key, _chunks.c.id)
 
 
 def _listed(parameter: str) -> TableValuedAlias:
@@ -64,7 +63,7 @@ def _due(queue: ColumnElement[str]) -> Select[int]:
     return (
         select(_chunks.c.id)
         .where(_chunks.c.status == _QUEUED, _chunks.c.queue == queue, _chunks.c.ready_at <= utc_now())
-        .order_by(*_in_turn)
+        .order_by(_chunks.c.sched_key, _chunks.c.id)
     )
 
 

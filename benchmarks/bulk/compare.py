@@ -44,8 +44,9 @@ VARIABLES = {
     "process": {"TWOFOLD_EXECUTOR": "process", "TWOFOLD_RUNNER_THREADS": "1"},
     "cores": {"TWOFOLD_EXECUTOR": "process"},
 }
-NEIGHBOUR_SHARE = 4
 ENVIRONMENTS = {"bare": "service", "csv": "ray", "ray": "ray"}
+NEIGHBOUR_SHARE = 4
+"""Of so many items, one is for the model alone before and after a way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ def _measure(scratch: Scratch, way: str, folder: Path) -> dict[str, Any]:
 
 def _bare(scratch: Scratch, folder: Path, n_items: int) -> float:
     """Seconds that the model alone takes at the moment, were it for so many items."""
-    found = _other_way(scratch, "service", "bare", folder, str(max(1, n_items // NEIGHBOUR_SHARE)))
+    found = _other_way(scratch, ENVIRONMENTS["bare"], "bare", folder, str(max(1, n_items // NEIGHBOUR_SHARE)))
     seconds: float = found["seconds"] * n_items / found["n_items"]
     return seconds
 
