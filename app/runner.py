@@ -52,6 +52,8 @@ AWAY_SECONDS = 1.0
 HEARTBEAT_SECONDS = 1.0
 OTHERS_SHARE = 16
 """Where short chunks were too few, what is queued beyond the room for them, so that another runner finds some too."""
+REFUSED_AT_ONCE = 32
+"""Chunks that are given back in one transaction where a model could not be loaded."""
 PROGRESS_STEP = 0.05
 """Of a training, what is worth a line in its job's story."""
 
@@ -134,14 +136,11 @@ class Runner:
         """Commits what is done, claims what there is room for, does some upkeep; the next is due in so many seconds."""
         has_claimed = self._keep()
         self._rescue()
-        if (
-            not has_claimed
-            and self._leases.is_trusted
-            and (room := self._room(self._works()))
-            and self._is_due(room)
-        ):
-            with self._claiming() as session:
-                self._claim_due(session)
+        if self._leases.is_trusted:
+            if not has_claimed and (room := self._room(self._works())) and self._is_due(room):
+                with self._claiming() as session:
+                    self._claim_due(session)
+            self._refuse()
         return min(self._settings.poll_seconds, self._upkeep.tend())
 
     def _enter(self) -> float:
@@ -190,7 +189,7 @@ class Runner:
         return work_of(self._registry.models())
 
     def _room(self, works: Mapping[str, Work]) -> dict[str, int]:
-        """How many chunks could be claimed from each queue now; empty if none could."""
+        """How many chunks could be claimed to run, from each queue, now; empty if none could."""
         held = self._held()
         if any(map(self._is_on_trial, held)):
             return {}
@@ -200,7 +199,7 @@ class Runner:
         free_threads = self._settings.runner_threads - n_busy
         room = {}
         for name, work in works.items():
-            if work.served.state != "loading":
+            if work.served.state != "loading" and work.trouble is None:
                 ahead = slots[name] * (1 if work.kind is JobKind.TRAIN else self._supply.per_slot(name))
                 can_fill = free_threads >= slots[name] - taken[name]
                 room[name] = ahead - taken[name] if can_fill else free_threads
@@ -253,7 +252,7 @@ class Runner:
         return replace(claim, recall=recall(self._database, served, exact.loads(claim.payload)))
 
     def _claim_due(self, session: Session) -> None:
-        """Claims what there is room for, once from each queue, oldest first; refuses what a model cannot run.
+        """Claims what there is room for, once from each queue, oldest first.
 
         Where there are fewer short ones than that, more are queued of the same jobs: for us, and for others.
         """
@@ -263,17 +262,13 @@ class Runner:
             limit = self._room(works).get(head.queue, 0)
             if not limit:
                 continue  # what was claimed before has taken it
-            work = works[head.queue]
-            if work.trouble is not None:
-                self._refuse_all(session, head.queue, limit, storable(work.trouble))
-                continue
             if self._is_on_trial(head):
                 if self._held():
                     break  # it is to run alone, and waits until nothing else does
                 limit = 1
             taken = self._take(session, head.queue, limit)
             kept = self._up_to_a_trial(session, taken)
-            self._claimed += [(work.served, claim) for claim in kept]
+            self._claimed += [(works[head.queue].served, claim) for claim in kept]
             if len(kept) < len(taken):
                 break  # one on trial is next
             if len(taken) < limit and self._supply.is_short(head.queue):
@@ -293,15 +288,23 @@ class Runner:
             lease_seconds=self._settings.lease_seconds,
         )
 
-    def _refuse_all(self, session: Session, name: str, limit: int, reason: str) -> None:
-        """Gives back a queue whose model this runner has not, so many chunks at a time; another may have it, so this is
-        an attempt like any."""
-        while claims := self._take(session, name, limit):
-            queue.begin(session, claims, runner_id=self.id)
-            for claim in claims:
-                if claim.attempts >= self._settings.max_attempts:
-                    control.abandon(session, claim.job_id, reason)
-            self._break_off(session, [Broken(claim, TRANSIENT, reason) for claim in claims])
+    def _refuse(self) -> None:
+        """Gives back what is queued for models that this runner has not, some at a time, so that others can write.
+
+        Another runner may have them, so this is an attempt like any.
+        """
+        for name, work in self._works().items():
+            if work.trouble is None or not self._is_due([name]):
+                continue
+            reason = storable(work.trouble)
+            with self._database.writing() as session:
+                claims = self._take(session, name, REFUSED_AT_ONCE)
+                queue.begin(session, claims, runner_id=self.id)
+                hopeless = {claim.job_id for claim in claims if claim.attempts >= self._settings.max_attempts}
+                for job_id in sorted(hopeless):
+                    control.abandon(session, job_id, reason)
+                self._break_off(session, [Broken(claim, TRANSIENT, reason) for claim in claims])
+            self.wake()
 
     def _up_to_a_trial(self, session: Session, claims: list[Claim]) -> list[Claim]:
         """Of new claims, in the order of their queue, those that may run now; gives back the rest.

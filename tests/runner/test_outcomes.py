@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
+from app.runner import REFUSED_AT_ONCE
 from app.tasks.predict import predict_chunk
 from tests.jobs.conftest import Workshop
 from tests.models.specimens import LoadRaises, declare
 from tests.runner.conftest import Bench, Items, Stage
+from tests.waiting import wait_until
 
 SelectAll = Callable[..., list[dict[str, Any]]]
 
@@ -48,6 +50,27 @@ def test_a_model_that_fails_to_load_leaves_its_jobs_to_another_runner_for_some_a
 
     assert workshop.job(job_id)["status"] == "succeeded"
     assert workshop.events(job_id) == ["created", "started", "retried", "retried", "finished"]
+    workshop.check_books()
+
+
+def test_what_waits_for_a_model_that_fails_to_load_is_given_back_a_part_at_a_time_so_that_others_can_write(
+    workshop: Workshop, bench: Bench
+) -> None:
+    jobs = [workshop.enqueue(n_items=2) for _ in range(REFUSED_AT_ONCE)]
+    fine = workshop.enqueue(model="fine")
+    unfit = bench.make(
+        declare(LoadRaises, name="sentiment"), bench.declare("fine"), max_attempts=1, poll_seconds=60.0
+    )
+
+    unfit.tick()
+    ended = [job_id for job_id in jobs if workshop.job(job_id)["status"] == "failed"]
+    assert ended == jobs[: REFUSED_AT_ONCE // 2]
+    assert len(bench.executor.waiting) == 1, "and what it can do does not wait until they are all done"
+
+    with bench.running(unfit):
+        wait_until(lambda: workshop.job(jobs[-1])["status"] == "failed", "all jobs to have failed", 10)
+    assert all(workshop.job(job_id)["status"] == "failed" for job_id in jobs)
+    assert workshop.job(fine)["status"] == "running"
     workshop.check_books()
 
 
