@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +28,12 @@ from app.db import Database
 from app.errors import ConfigurationError
 from app.interpreter import share_interpreter
 from app.log import logging_config
-from app.models.declarations import read_declarations
+from app.models.current import remember_declarations
 from app.native_threads import cap_native_threads
 
 try:
     settings = load_settings()
-    read_declarations(settings.models_file)
+    declared = remember_declarations(settings.models_file)
     Database(settings.database_url)
 except ConfigurationError as error:
     sys.exit(f"twofold: {error}")
@@ -209,6 +210,8 @@ def _reload(server: Arbiter) -> None:
     The command is a process of its own, because the arbiter must not open what its workers would inherit. It says in
     one line what came of it, in our log.
     """
+    with suppress(ConfigurationError):  # the command tells of it
+        remember_declarations(settings.models_file)
     command = "from app.cli import main; main()"
     subprocess.Popen([sys.executable, "-c", command, "models", "reload"])  # reaped with the workers
 
@@ -228,13 +231,13 @@ def _import_before_fork() -> None:
 
 def _preload() -> None:
     """Loads, before any fork, what is declared with `preload`: the workers and runners share its memory."""
-    declared = [each for each in read_declarations(settings.models_file) if each.preload]
-    if declared:
+    chosen = [each for each in declared if each.preload]
+    if chosen:
         from app.log import configure_logging
         from app.models.preloading import preload
 
         configure_logging(settings)
-        preload(declared, settings.artifact_cache)
+        preload(chosen, settings.artifact_cache)
 
 
 def _arrange(server: Arbiter) -> None:

@@ -18,7 +18,7 @@ from app.db import Database
 from app.lanes.loop import LoopLane
 from app.lanes.threads import ThreadLane
 from app.log import configure_logging
-from app.models.declarations import read_declarations
+from app.models.current import current_declarations
 from app.models.registry import Registry
 from app.runner import Runner
 from app.versions.follower import Follower
@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         OPENAPI_JSON_PATH="openapi.json",
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider: fields in the schemas' order
-    registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
+    registry = Registry(current_declarations(settings.models_file), settings.artifact_cache)
     database = Database(settings.database_url)
     storage = Storage.of(settings.storage_prefixes)
     app.extensions[EXTENSION] = Services(settings, database, registry, storage, OnlineCache(database))

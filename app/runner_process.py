@@ -14,7 +14,7 @@ from app.config import Settings
 from app.db import Database
 from app.interpreter import share_interpreter
 from app.log import configure_logging
-from app.models.declarations import read_declarations
+from app.models.current import current_declarations
 from app.models.registry import Registry
 from app.runner import Runner
 from app.versions.follower import Follower
@@ -35,7 +35,7 @@ def run_process(
     configure_logging(settings)
     share_interpreter()
     database = Database(settings.database_url)
-    registry = Registry(read_declarations(settings.models_file), settings.artifact_cache)
+    registry = Registry(current_declarations(settings.models_file), settings.artifact_cache)
     Follower(database, registry, settings.models_file).start()
     registry.freeze_when_loaded()
     runner = Runner(database, registry, settings, heartbeat=heartbeat)

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from app.db import Database
-from app.errors import ConfigurationError, Gone, Unavailable
+from app.errors import Gone, Unavailable
 from app.models.contract import ContractError
 from app.models.registry import Registry
 from app.tables import ModelVersion
@@ -53,12 +53,7 @@ class Follower:
             newest = events.latest_event(session)
             if newest == self._seen:
                 return
-            try:
-                declarations = served_declarations(session, self._models_file, self._registry.artifact_cache)
-            except ConfigurationError as error:
-                self._seen = newest
-                log.error("models_not_reloaded", reason=str(error))
-                return
+            declarations = served_declarations(session, self._models_file, self._registry.artifact_cache)
             versions = served_versions(session)
         for version in versions:
             self._bring_artifact(version)

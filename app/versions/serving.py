@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.models.artifact_cache import place
 from app.models.artifacts import DEFAULT_CACHE
-from app.models.declarations import Declaration, read_declarations
+from app.models.current import current_declarations
+from app.models.declarations import Declaration
 from app.tables import ModelVersion
 from app.versions.events import Promotion, promotions
 from app.versions.trained import served_versions
@@ -17,12 +18,12 @@ from app.versions.trained import served_versions
 def served_declarations(
     session: Session, models_file: Path, artifact_cache: Path = DEFAULT_CACHE
 ) -> tuple[Declaration, ...]:
-    """What every process is to serve now, with one default for each name; `ConfigurationError` if the file is wrong.
+    """What every process is to serve now, with one default for each name; errors are those of `current_declarations`.
 
     The one place where this is decided. Trained versions are declared with the place in `artifact_cache` that their
     artifacts are to be brought to.
     """
-    declared = with_trained(read_declarations(models_file), served_versions(session), artifact_cache)
+    declared = with_trained(current_declarations(models_file), served_versions(session), artifact_cache)
     return promoted(declared, promotions(session))
 
 

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import URL
 
 from app.versions import events
-from tests.process.conftest import Server
+from tests.process.conftest import Server, both_lanes
 from tests.waiting import wait_until
 
 MODEL = '''
@@ -154,6 +154,36 @@ def test_no_request_fails_while_models_are_swapped_promoted_broken_and_mended(
     assert set(versions) == {"1", "2"}
     assert [server.children() for server in servers] == before, "no process was replaced"
     assert [server.stop() for server in servers] == [0, 0]
+
+
+@both_lanes
+def test_workers_that_die_while_the_file_is_broken_are_replaced_and_serve_what_it_said_before(
+    sqlite_server: Server,
+) -> None:
+    server = sqlite_server
+    (server.directory / "which.py").write_text(MODEL)
+    server.declare(ENTRY.format(1))
+    server.launch(server.command("-w", "2"))
+    server.wait_ready()
+    server.declare(ENTRY.format(2))
+    assert server.process is not None
+    server.process.send_signal(signal.SIGHUP)
+    await_version(server, "2")
+
+    server.declare("[[model]]\nname = 3\n")
+    before = server.children()
+    for process in before:
+        os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not before & server.children(), "their end")
+    server.wait_workers(2)
+    server.wait_ready()
+
+    await_version(server, "2")
+    server.log_says("models_not_reloaded")
+    server.log_says("name is 3")
+    job = server.call("POST", "/v1/jobs", {"model": "which", "data": [{"a": 1}]})[1]
+    assert server.call("GET", f"/v1/jobs/{job['id']}?wait=20")[1]["status"] == "succeeded"
+    assert server.stop() == 0
 
 
 def failed(server: Server) -> dict[str, str]:
