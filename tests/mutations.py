@@ -260,7 +260,7 @@ MUTATIONS = (
     ),
     Mutation(
         "who cannot renew does not claim",
-        ((RUNNER, "            and self._leases.is_trusted\n", ""),),
+        ((RUNNER, "        if self._leases.is_trusted:\n", "        if True:\n"),),
         "tests/runner/test_leases.py",
         "cannot_renew",
     ),
