@@ -92,6 +92,7 @@ class Runner:
         # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
         self._wakeups: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._is_stopping = self._is_hurried = False
+        self._is_away = False  # the database, when it was last asked
         self.trouble: str | None = None
         """Why this process should be replaced by a fresh one: a model in it hangs."""
 
@@ -119,9 +120,10 @@ class Runner:
         log.info("runner_started", runner_id=self.id, threads=self._settings.runner_threads)
         try:
             while not self._is_stopping:
+                self._heartbeat()
                 delay = self._survive(self.tick)
                 ticked_at = time.monotonic()
-                if not self._supply.has_results:
+                if self._is_away or not self._supply.has_results:
                     self._rest(delay)
                 self._linger(ticked_at + LINGER_SECONDS)
         finally:
@@ -155,13 +157,17 @@ class Runner:
     def _survive(self, step: Callable[[], float]) -> float:
         """Takes a step; if the database is away, the same step is due again a little later, and nothing is lost."""
         try:
-            return step()
+            delay = step()
         except DBAPIError as error:
             if not is_away(error):
                 raise
             log.warning("database_away", error=" ".join(str(error.orig).split()))
         except Unavailable as error:
             log.warning("database_not_ready", error=error.detail)
+        else:
+            self._is_away = False
+            return delay
+        self._is_away = True
         return AWAY_SECONDS
 
     def _rest(self, seconds: float) -> None:

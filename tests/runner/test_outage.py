@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.jobs import queue
+from app.runner import AWAY_SECONDS
 from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench
@@ -103,6 +104,35 @@ def test_the_loop_outlives_an_outage_of_every_verb(
     with bench.running(bench.make(has_threads=True, poll_seconds=60.0)):
         assert wait_for_job(job_id)["n_succeeded"] == 5
     assert sorted(bench.stage.seen) == list(range(5))
+    workshop.check_books()
+
+
+def test_with_results_in_hand_it_asks_the_database_once_a_second_and_tells_that_it_lives(
+    workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[tuple[float, int]] = []
+    asked = Flaky(queue.finish, 1000)
+    monkeypatch.setattr("app.jobs.queue.finish", asked)
+    heartbeats: list[None] = []
+    job_id = workshop.enqueue(n_items=2)
+    runner = bench.make(heartbeat=lambda: heartbeats.append(None))
+
+    def rest(seconds: float) -> None:
+        bench.executor.run()
+        rests.append((seconds, 1000 - asked.n_failures))
+        if len(rests) == 5:
+            asked.n_failures = 0
+        if workshop.job(job_id)["finished_at"] is not None:
+            runner.stop()
+
+    monkeypatch.setattr(runner, "_rest", rest)
+    assert runner.run()
+
+    away = [(seconds, n_asked) for seconds, n_asked in rests if seconds == AWAY_SECONDS]
+    assert away == [(AWAY_SECONDS, n) for n in range(1, 1 + len(away))], "it rests after each"
+    assert len(away) >= 3
+    assert len(heartbeats) >= len(rests)
+    assert bench.stage.seen == [0, 1]
     workshop.check_books()
 
 
