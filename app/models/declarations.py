@@ -99,7 +99,7 @@ def read_declarations(path: Path) -> tuple[Declaration, ...]:
         _refuse(f"{path}: cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
         _refuse(f"{path}: is not UTF-8 (byte {error.start}): save it as UTF-8")
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for an integer of 5000 digits, and for deep nesting
         _refuse(f"{path}: is not TOML: {error}")
     for key in document:
         if key != "model":

@@ -33,6 +33,7 @@ class Follower:
         self._registry = registry
         self._models_file = models_file
         self._seen: events.Mark | None = None
+        self._trouble: str | None = None
         self._has_looked = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -74,5 +75,13 @@ class Follower:
             except (DBAPIError, Unavailable) as error:
                 # Requests and the runner meet the same outage, and report it.
                 log.debug("models_not_followed", error=" ".join(str(error).split()))
+            except Exception as error:  # noqa: BLE001 — whatever it is, this thread is the only one that follows
+                self._tell(error)
             self._has_looked.set()
             self._stopping.wait(LOOK_SECONDS)
+
+    def _tell(self, error: Exception) -> None:
+        """Logs it, once as long as it stays the same."""
+        if (trouble := repr(error)) != self._trouble:
+            log.error("models_not_followed", error=trouble, exc_info=error)
+        self._trouble = trouble

@@ -92,6 +92,8 @@ SECOND = ENTRY.replace('"1"', '"2"')
     ("text", "place", "advice"),
     [
         ("[[model]", "models.toml: is not TOML", "line 1"),
+        (ENTRY + f"options = {{ x = {'1' * 5000} }}", "models.toml: is not TOML", "limit"),
+        (ENTRY + f"options = {{ x = {'[' * 5000}", "models.toml: is not TOML", "recursion"),
         ("", "models.toml: declares no model", "add a [[model]] entry"),
         ("model = []", "models.toml: declares no model", "add a [[model]] entry"),
         ('[model]\nname = "a"', "`model` is not a list", "[[model]]"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import structlog
 from sqlalchemy import make_url
+from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.errors import Unavailable
@@ -90,6 +91,29 @@ def test_a_broken_file_is_refused_in_one_line_and_what_is_served_goes_on(
         ("models_not_reloaded", True)
     ]
     assert [str(served) for served in registry.models()] == ["model mood 1", "model mood 2"]
+
+
+def test_an_error_that_nobody_expected_is_told_once_and_does_not_end_it(
+    database: Database, registry: Registry, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.versions.follower.LOOK_SECONDS", 0.01)
+    looks = [ZeroDivisionError("of a plug-in"), ZeroDivisionError("of a plug-in"), ZeroDivisionError("again")]
+    latest_event = events.latest_event
+
+    def fail_first(session: Session) -> events.Mark | None:
+        if looks:
+            raise looks.pop()
+        return latest_event(session)
+
+    monkeypatch.setattr("app.versions.events.latest_event", fail_first)
+    promote(database, "2")
+
+    with structlog.testing.capture_logs() as logs:
+        follower.start()
+        wait_until(lambda: registry.defaults() == {"mood": "2"}, "the promotion to be followed", 5)
+
+    told = [entry["error"] for entry in logs if entry["event"] == "models_not_followed"]
+    assert told == ["ZeroDivisionError('again')", "ZeroDivisionError('of a plug-in')"]
 
 
 @pytest.mark.parametrize(
