@@ -5,9 +5,9 @@ read a few rows at a time.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from app.data import exact
 from app.data.chunks import Limits
 from app.data.items import item_too_large
+from app.data.parquet_footer import values_of_groups
 from app.errors import BadRequest, Invalid, ServingError, TooLarge, refused
 
 BATCH_ROWS = 1000
@@ -26,6 +27,10 @@ READ_BYTES = 1 << 20
 """Read of a column at once; without it Arrow reads a column of a whole row group."""
 # A column may say one long value once for a million rows, so a small file can make terabytes of items.
 _MAX_GROWTH = 10
+# Of a row's bytes in the file, its JSON text may lack most, if the values are small: each column has a head here.
+_MAX_SHRINK = 10
+_NO_JSON = (ValueError, OverflowError, LookupError, TypeError, pa.ArrowException)
+"""What is raised of a value without a JSON form, or of one that the file does not hold."""
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 
@@ -43,7 +48,8 @@ def parquet_items(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
         spool.seek(0)
         with _reading():
             metadata = pq.read_metadata(spool)
-            _check_size(metadata, limits)
+            sizes = _sizes(spool, metadata)
+            _check_size(metadata.num_rows, sizes, limits)
             file = pq.ParquetFile(
                 spool,
                 metadata=metadata,
@@ -51,7 +57,7 @@ def parquet_items(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
                 pre_buffer=False,
                 read_dictionary=_texts_of_rows(metadata.schema),
             )
-        yield from _items(file, _Json(limits.max_depth).schema(file.schema_arrow), limits)
+        yield from _items(file, _Json(limits.max_depth).schema(file.schema_arrow), _batch_rows(sizes), limits)
 
 
 class _reading:  # noqa: N801 — a context manager, and used like a function
@@ -60,29 +66,44 @@ class _reading:  # noqa: N801 — a context manager, and used like a function
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError):
+        if isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError):  # the last of a column's name
             raise refused(BadRequest, "", f"not Parquet that can be read: {_first_line(error)}") from None
 
 
-def _check_size(metadata: Any, limits: Limits) -> None:
+class _Size(NamedTuple):
+    """Of a row group, as the footer says."""
+
+    n_rows: int
+    n_bytes: int
+    n_values: int
+
+
+def _sizes(spool: BinaryIO, metadata: Any) -> list[_Size]:
+    try:
+        values = values_of_groups(spool)
+    except (ValueError, IndexError) as error:
+        raise refused(BadRequest, "", f"not Parquet that can be read: {_first_line(error)}") from None
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return [
+        _Size(group.num_rows, group.total_byte_size, n_values)
+        for group, n_values in zip(groups, values, strict=True)
+    ]
+
+
+def _check_size(n_rows: int, sizes: Sequence[_Size], limits: Limits) -> None:
     """TooLarge for a file that says itself that it holds too much, before any of it is read."""
-    if metadata.num_rows > limits.max_items:
+    if n_rows > limits.max_items:
         raise TooLarge(f"the body has more than {limits.max_items:,} items; upload it in parts")
     n_bytes = n_values = 0
-    for index in range(metadata.num_row_groups):
-        group = metadata.row_group(index)
-        n_bytes += group.total_byte_size
-        n_values += _n_values(group)
+    for index, group in enumerate(sizes):
+        n_bytes += group.n_bytes
+        n_values += group.n_values
         # A million equal values may take a few bytes here; as JSON each takes one at least.
         if max(n_bytes, n_values) > limits.max_bytes:
             detail = f"larger than {limits.max_bytes:,} bytes when decompressed; upload it in parts"
             raise TooLarge(f"the body is {detail}")
-        if _n_values(group) > (group.num_rows or 1) * limits.max_item_bytes:
+        if max(group.n_values, group.n_bytes // _MAX_SHRINK) > (group.n_rows or 1) * limits.max_item_bytes:
             raise TooLarge(f"row group {index} has items larger than {limits.max_item_bytes:,} bytes")
-
-
-def _n_values(group: Any) -> int:
-    return sum(group.column(column).num_values for column in range(group.num_columns))
 
 
 def _texts_of_rows(schema: Any) -> list[str]:
@@ -95,8 +116,8 @@ def _texts_of_rows(schema: Any) -> list[str]:
     ]
 
 
-def _items(file: Any, schema: Any, limits: Limits) -> Iterator[bytes]:
-    batches = file.iter_batches(batch_size=_batch_rows(file.metadata), use_threads=False)
+def _items(file: Any, schema: Any, batch_rows: int, limits: Limits) -> Iterator[bytes]:
+    batches = file.iter_batches(batch_size=batch_rows, use_threads=False)
     n_read = n_bytes = 0
     max_json_bytes = _MAX_GROWTH * limits.max_bytes
     while True:
@@ -116,11 +137,11 @@ def _items(file: Any, schema: Any, limits: Limits) -> Iterator[bytes]:
             n_read += part.num_rows
 
 
-def _batch_rows(metadata: Any) -> int:
+def _batch_rows(sizes: Sequence[_Size]) -> int:
     """Rows to read at once: fewer where they are long."""
-    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
-    sizes = ((max(group.total_byte_size, _n_values(group)), group.num_rows) for group in groups)
-    row_bytes = max((n_bytes / n_rows for n_bytes, n_rows in sizes if n_rows), default=0)
+    row_bytes = max(
+        (max(each.n_bytes, each.n_values) / each.n_rows for each in sizes if each.n_rows), default=0
+    )
     return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(row_bytes, 1))))
 
 
@@ -145,7 +166,7 @@ def _texts(batch: Any, schema: Any, n_read: int) -> list[bytes]:
     try:
         values = batch.cast(schema).to_pylist(maps_as_pydicts="strict")
         return exact.dumps_objects(values, _dumps)
-    except (ValueError, OverflowError, KeyError, TypeError) as error:  # Arrow's own errors are ValueErrors
+    except _NO_JSON as error:
         if batch.num_rows > 1:  # which of them?
             return [
                 text
@@ -160,7 +181,7 @@ def _fault(row: Any, schema: Any) -> str:
     for column, field in zip(row.columns, schema, strict=True):
         try:
             _dumps(column.cast(field.type).to_pylist(maps_as_pydicts="strict"))
-        except (ValueError, OverflowError, KeyError, TypeError) as error:
+        except _NO_JSON as error:
             return f"the column `{field.name}` has a value that JSON has no form for: {_first_line(error)}"
     return ""
 

@@ -148,11 +148,28 @@ def test_a_damaged_file_is_refused(damage: Callable[[bytes], bytes]) -> None:
         read(damage(body), Format.PARQUET)
 
 
+def test_a_name_that_is_not_utf_8_is_refused() -> None:
+    body = parquet(pa.table({"abcd": [1]}), store_schema=False).replace(b"abcd", b"\xffbcd")
+    with pytest.raises(BadRequest, match="not Parquet that can be read: 'utf-8' codec"):
+        read(body, Format.PARQUET)
+
+
+def test_a_value_that_the_file_does_not_hold_is_refused_with_its_row() -> None:
+    values = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), ["x", "y"])
+    body = parquet(pa.table({"a": values}), compression="none", write_page_checksum=False)
+    # The page of the places ends the data: the width of a place, in bits, and runs of them.
+    places = b"\x01\x03\x02"
+    assert body.count(places) == 1
+    with pytest.raises(Invalid, match="row 1: the column `a` has a value that JSON has no form for"):
+        read(body.replace(places, b"\x02\x03\xff"), Format.PARQUET)
+
+
 # Small bodies that stand for terabytes. Memory is that of Arrow too, so each runs in a process of its own.
 REPEATED = "pa.DictionaryArray.from_arrays(pa.array([0] * {n}, pa.int32()), ['x' * {n_bytes}])"
 BOMBS = {
     "one long value a million times": REPEATED.format(n=1_000_000, n_bytes=900_000),
     "a value over the limit": REPEATED.format(n=100_000, n_bytes=20_000_000),
+    "one long value once": "pa.array(['x' * 30_000_000])",
     "a list of nothing": "pa.array([[0] * 20_000_000], pa.list_(pa.int8()))",
 }
 BOMB = """
@@ -161,7 +178,7 @@ import pyarrow as pa, pyarrow.parquet as pq
 from app.data import Format, Limits, read_items
 from app.errors import TooLarge
 if sys.argv[1] == "write":
-    writer = pq.ParquetWriter(sys.argv[2], pa.schema([("a", {values}.type)]), use_dictionary=True)
+    writer = pq.ParquetWriter(sys.argv[2], pa.schema([("a", {values}.type)]), use_dictionary=True, compression="zstd")
     writer.write_table(pa.table({{"a": {values}}})); writer.close()
     sys.exit()
 limits = Limits(chunk_items=1000, chunk_bytes=1 << 20, max_item_bytes=1 << 20, max_bytes=32 << 20)
