@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ except ConfigurationError as error:
     sys.exit(f"twofold: {error}")
 
 
+CLIENT_TIMEOUT = struct.pack("ll", *divmod(int(settings.client_timeout_seconds * 1e6), 10**6))
 METRICS, OURS = "PROMETHEUS_MULTIPROC_DIR", "twofold-metrics-"
 if METRICS not in os.environ:
     # Before anything imports the client of Prometheus, which looks for this then: what needs it is imported below.
@@ -63,6 +65,12 @@ class WebWorker(ThreadWorker):
         lane = getattr(self.wsgi, "wsgi_app", None)  # of a Flask app that nothing is wrapped around
         if isinstance(lane, ThreadLane) and not (self.log.access_log_enabled or self.cfg.is_ssl):
             self.kept = KeptConnections(self, lane)
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Hands a request to a thread, which a client that neither sends nor takes anything does not keep for long."""
+        for limited in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, limited, CLIENT_TIMEOUT)
+        super().enqueue_req(conn)
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         if self.kept is None or not self.kept.take(conn):

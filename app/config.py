@@ -53,6 +53,7 @@ class Settings:
     max_items: int = 100_000_000
     max_artifact_bytes: int = 512 * MIB
     online_timeout_seconds: float = 30.0
+    client_timeout_seconds: float = 60.0
     access_log: Literal["off", "on"] = "off"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -118,6 +119,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "runner_nice": lambda variable: env.int(variable, validate=validate.Range(min=0, max=19)),
     "model_threads": lambda variable: env.int(variable, validate=validate.Range(min=1, max=1024)),
     "online_timeout_seconds": _seconds(0.01, DAY_SECONDS),
+    "client_timeout_seconds": _seconds(1, DAY_SECONDS),
     "lease_seconds": _seconds(1, DAY_SECONDS),
     "poll_seconds": _seconds(0.05, DAY_SECONDS),
     "access_log": _one_of("off", "on"),

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import structlog
 from flask import Flask, Request, Response, g, request
+from gunicorn.http.errors import ParseException
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
@@ -67,7 +68,10 @@ def _received() -> Iterator[bytes]:
         raise BadRequest(
             f"the connection closed before the whole body had arrived: {n_bytes} of {request.content_length} bytes"
         ) from None
-    except (OSError, ValueError) as error:
+    except (TimeoutError, BlockingIOError):  # of the loop's lane, and of a socket with a limit
+        seconds = services().settings.client_timeout_seconds
+        raise BadRequest(f"nothing of the body arrived for {seconds:g} seconds") from None
+    except (OSError, ValueError, ParseException) as error:
         raise BadRequest(f"the body could not be received: {error}") from None
 
 

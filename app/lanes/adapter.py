@@ -24,24 +24,41 @@ HUNG_UP = "twofold.hung_up"
 class SlowLane:
     """The Flask app behind ASGI, in threads; uploads and downloads are streamed, and end when their client hangs up."""
 
-    def __init__(self, flask: Flask, threads: int) -> None:
+    def __init__(self, flask: Flask, threads: int, client_timeout_seconds: float) -> None:
         self._flask = flask
+        self._client_timeout_seconds = client_timeout_seconds
         self._adapter = WSGIMiddleware(self._call, workers=threads)
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hung_up = threading.Event()
+        sending: asyncio.Timeout | None = None
+        takes_nothing = False
 
         async def receive_all() -> Message:
-            message = await receive()
+            async with asyncio.timeout(self._client_timeout_seconds):
+                message = await receive()
             if message["type"] == "http.disconnect":  # the adapter would take it for the end of the body
                 hung_up.set()
                 raise BrokenPipeError(CUT_SHORT)
             return message
 
+        async def send_in_time(message: Message) -> None:
+            nonlocal sending, takes_nothing
+            if takes_nothing:
+                return
+            try:
+                async with asyncio.timeout(self._client_timeout_seconds) as sending:
+                    await send(message)
+            except TimeoutError:
+                takes_nothing = True
+                hung_up.set()
+            finally:
+                sending = None
+
         query = quote_from_bytes(scope["query_string"], safe=string.punctuation).encode()
         heard = {**scope, HUNG_UP: hung_up, "query_string": query}  # ASCII: the adapter takes no other
-        run = self._adapter(heard, receive_all, send)  # type: ignore[arg-type]  # ASGI, typed otherwise
+        run = self._adapter(heard, receive_all, send_in_time)  # type: ignore[arg-type]  # ASGI, typed otherwise
         task = asyncio.ensure_future(run)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -50,6 +67,8 @@ class SlowLane:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             hung_up.set()
+            if sending is not None and not sending.expired():  # nobody else ends a wait for a client that is gone
+                sending.reschedule(asyncio.get_running_loop().time())
             raise
 
     def _call(self, environ: Any, start_response: Any) -> Iterable[bytes]:

@@ -28,7 +28,7 @@ class LoopLane:
         self.extensions = flask.extensions
         here: Services = flask.extensions[EXTENSION]
         self._lane = Lane(here, min(MAX_LOOP_BYTES, here.settings.max_request_bytes))
-        self._slow_lane = SlowLane(flask, here.settings.web_threads)
+        self._slow_lane = SlowLane(flask, here.settings.web_threads, here.settings.client_timeout_seconds)
         self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
