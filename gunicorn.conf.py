@@ -25,6 +25,7 @@ from gunicorn.workers.gasgi import ASGIWorker
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.config import load_settings
+from app.data.objects import Storage
 from app.db import Database
 from app.errors import ConfigurationError
 from app.interpreter import share_interpreter
@@ -36,6 +37,7 @@ try:
     settings = load_settings()
     declared = remember_declarations(settings.models_file)
     Database(settings.database_url)
+    Storage.of(settings.storage_prefixes)
 except ConfigurationError as error:
     sys.exit(f"twofold: {error}")
 

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +20,9 @@ from app.models.registry import Registry
 from app.runner import Runner
 from app.versions.follower import Follower
 
+CRASH_PAUSE_SECONDS = 1.0
+"""Whoever starts another runner does so at once, and again, if that crashes as soon as it looks at the database."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -29,8 +33,9 @@ def run_process(
 
     SIGTERM and SIGINT drain for `drain_seconds` at most; SIGQUIT, or SIGINT again, gives back at once what
     runs. `heartbeat` is called about once a second for as long as the loop lives. Returns when all is done. If
-    user code still runs then, it does not return but ends the process: with status 0, or with 1 after a
-    crash of the loop, so that a supervisor can start another. `ConfigurationError` if the models' file is wrong.
+    user code still runs then, it does not return but ends the process: with status 0, or with 1 if a model
+    hangs, or after a crash of the loop, so that a supervisor starts another. `ConfigurationError` if the
+    models' file is wrong.
     """
     configure_logging(settings)
     share_interpreter()
@@ -52,9 +57,10 @@ def run_process(
     except Exception:
         # What it holds stays leased: given back, a chunk that crashes the loop would be no attempt, and come again.
         log.exception("runner_crashed", runner_id=runner.id)
+        time.sleep(CRASH_PAUSE_SECONDS)
         _end_process(1)
     if not is_idle:
-        _end_process(0)
+        _end_process(0 if runner.trouble is None else 1)
     database.dispose()
 
 

@@ -49,7 +49,7 @@ def make_executor(settings: Settings, registry: Registry) -> ChunkExecutor:
     means = Means(Storage.of(settings.storage_prefixes), settings.max_artifact_bytes)
     if settings.executor == "process":
         processes = min(settings.runner_threads, os.cpu_count() or 1)
-        return ProcessExecutor(registry, settings.artifact_cache, processes, means)
+        return ProcessExecutor(registry, settings, processes, means)
     if settings.executor.startswith("dask://"):
         from app.executors.dask import DaskExecutor  # an extra
 

@@ -12,8 +12,10 @@ from weakref import WeakSet
 
 from pebble import ProcessPool
 
+from app.config import Settings
 from app.executors.loaded import load_once
 from app.jobs.claims import Claim
+from app.log import configure_logging
 from app.models.declarations import Declaration
 from app.models.garbage import freeze
 from app.models.registry import Registry
@@ -51,9 +53,9 @@ class ProcessExecutor:
     ends_hung_chunks = True
     dies_alone = True
 
-    def __init__(self, registry: Registry, artifact_cache: Path, processes: int, means: Means) -> None:
+    def __init__(self, registry: Registry, settings: Settings, processes: int, means: Means) -> None:
         self._registry = registry
-        self._artifact_cache = artifact_cache
+        self._settings = settings
         self._means = means
         self._processes = processes
         self._pool: ProcessPool | None = None
@@ -69,7 +71,7 @@ class ProcessExecutor:
         declared = served.declaration
         future: Future[TaskAnswer] = self._pool.schedule(
             _in_child,
-            args=[declared, self._artifact_cache, claim, self._means],
+            args=[declared, self._settings.artifact_cache, claim, self._means],
             timeout=limit_seconds(declared, claim.kind),
         )
         return future
@@ -96,16 +98,17 @@ class ProcessExecutor:
         return ProcessPool(
             max_workers=self._processes,
             initializer=_load_in_child,
-            initargs=[[served.declaration for served in self._known], self._artifact_cache],
+            initargs=[[served.declaration for served in self._known], self._settings],
             context=CONTEXT,
         )
 
 
-def _load_in_child(declarations: Sequence[Declaration], artifact_cache: Path) -> None:
+def _load_in_child(declarations: Sequence[Declaration], settings: Settings) -> None:
     """Loads the models before the child takes its first chunk, so that a chunk's time is its own."""
+    configure_logging(settings)
     for declaration in declarations:
         with suppress(TransientFailure):  # the chunks of this model will say so
-            load_once(declaration, artifact_cache)
+            load_once(declaration, settings.artifact_cache)
     freeze()
 
 

@@ -67,7 +67,9 @@ class SlowLane:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             hung_up.set()
-            if sending is not None and not sending.expired():  # nobody else ends a wait for a client that is gone
+            if (
+                sending is not None and not sending.expired()
+            ):  # nobody else ends a wait for a client that is gone
                 sending.reschedule(asyncio.get_running_loop().time())
             raise
 

@@ -102,6 +102,8 @@ class Lineup:
             return None
         made = preloaded(declared) or ServedModel(declared, self._artifact_cache)
         has_predecessor = answering is not None and answering.state == "ready"
+        if answering is not None and answering.state == "untrained":
+            self._first -= {version}  # which kept nobody out, and neither does what comes in its place
         (self._successors if has_predecessor else self._versions)[version] = made
         return made
 

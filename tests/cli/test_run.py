@@ -1,5 +1,6 @@
 """`twofold run` as a real process with a model of the user's."""
 
+import json
 import signal
 import subprocess
 from collections.abc import Callable
@@ -124,6 +125,40 @@ def test_a_crash_of_the_loop_ends_the_process_though_user_code_still_runs(
     start: Start, workshop: Workshop, gate: Path
 ) -> None:
     process = start(code=CRASHING)
+    workshop.enqueue(model="gate")
+
+    assert process.wait(timeout=START_SECONDS) == 1
+
+
+@on_sqlite
+def test_child_processes_log_as_the_runner_does(
+    start: Start,
+    workshop: Workshop,
+    gate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TWOFOLD_EXECUTOR", "process")
+    monkeypatch.setenv("TWOFOLD_RUNNER_THREADS", "1")
+    (gate / "open").touch()
+    process = start("run")
+    job_id = workshop.enqueue(model="gate")
+    wait_until(lambda: workshop.job(job_id)["status"] == "succeeded", "the job is done", START_SECONDS)
+    process.terminate()
+    assert process.wait(timeout=START_SECONDS) == 0
+
+    out, err = capfd.readouterr()
+    assert out == ""
+    told = [json.loads(line)["event"] for line in err.splitlines()]
+    assert told.count("model_loaded") == 2, "in the runner and in its child"
+
+
+@on_sqlite
+def test_a_model_that_hangs_ends_the_process_so_that_a_supervisor_starts_another(
+    start: Start, workshop: Workshop, gate: Path
+) -> None:
+    (gate / "models.toml").write_text(DECLARED + "chunk_timeout_seconds = 0.2\n")
+    process = start("run")
     workshop.enqueue(model="gate")
 
     assert process.wait(timeout=START_SECONDS) == 1

@@ -16,6 +16,7 @@ from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from tests.models import specimens
+from tests.models.pupils import Pupil
 from tests.models.specimens import Upper, declare
 from tests.waiting import wait_until
 
@@ -269,3 +270,14 @@ def test_requests_are_answered_by_one_or_the_other_while_models_take_turns() -> 
 
     assert {"0", "29"} <= seen
     assert told(registry) == ["2 ready"]
+
+
+def test_an_untrained_version_that_a_reload_breaks_keeps_nobody_out() -> None:
+    registry = Registry([declare(Pupil, name="pupil"), number(1)])
+    assert all(served.wait_ready(30) or served.state == "untrained" for served in registry.models())
+    assert registry.unready() == []
+
+    registry.replace([declare(Pupil, name="pupil", artifact="/nowhere/at/all"), number(1)])
+
+    wait_until(lambda: registry.get("pupil").state == "failed", "it to have failed to load")
+    assert registry.unready() == []

@@ -132,6 +132,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line_that_says_what_to_change(
     for name, value, shown in [
         ("TWOFOLD_LEASE_SECOND", "60", "did you mean TWOFOLD_LEASE_SECONDS?"),
         ("TWOFOLD_MODELS_FILE", "absent.toml", "absent.toml: no such file"),
+        ("TWOFOLD_STORAGE_PREFIXES", "foo", "foo"),
     ]:
         environment = dict(server.environment)
         server.environment[name] = value
