@@ -5,6 +5,8 @@ as under `flask run`, a process counts for itself.
 """
 
 import os
+from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import REGISTRY as OWN
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -40,16 +42,32 @@ CACHE_ITEMS = Counter(
 )
 
 
+M = TypeVar("M", Counter, Histogram)
+
+
+def labeled(metric: M, *labels: str) -> M:
+    """The part of a metric with these labels.
+
+    The directory is made again if somebody cleaned it up: nothing must fail because it cannot be counted.
+    """
+    try:
+        return metric.labels(*labels)
+    except FileNotFoundError:
+        Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
+        return metric.labels(*labels)
+
+
 def count_looked_up(model: str, version: str, lane: str, n_items: int, n_hits: int) -> None:
     """Counts items that were asked for in the result cache; `lane` is `online` or `batch`."""
-    CACHE_ITEMS.labels(model, version, lane, "hit").inc(n_hits)
-    CACHE_ITEMS.labels(model, version, lane, "miss").inc(n_items - n_hits)
+    labeled(CACHE_ITEMS, model, version, lane, "hit").inc(n_hits)
+    labeled(CACHE_ITEMS, model, version, lane, "miss").inc(n_items - n_hits)
 
 
 def exposition() -> bytes:
     """All metrics as text, in the format that Prometheus scrapes."""
     if DIRECTORY not in os.environ:
         return generate_latest(OWN)
+    Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types for it
     return generate_latest(registry)

@@ -14,7 +14,7 @@ from itertools import chain
 import structlog
 
 from app.errors import BadRequest, ModelAway, ModelFailed, Overdue, Overloaded, ServingError
-from app.metrics import BATCH_ITEMS, BATCH_WAIT_SECONDS, MODEL_SECONDS
+from app.metrics import BATCH_ITEMS, BATCH_WAIT_SECONDS, MODEL_SECONDS, labeled
 from app.models import JsonObject
 from app.models.quickness import Quickness
 from app.models.served import ServedModel
@@ -90,9 +90,9 @@ class Batcher:
         """The bells of threads that wait for a call. A plain lock, because a Condition makes one for each wait."""
         self._quickness = Quickness()
         labels = (served.declaration.name, served.declaration.version)
-        self._batch_items = BATCH_ITEMS.labels(*labels)
-        self._wait_seconds = BATCH_WAIT_SECONDS.labels(*labels)
-        self._model_seconds = MODEL_SECONDS.labels(*labels)
+        self._batch_items = labeled(BATCH_ITEMS, *labels)
+        self._wait_seconds = labeled(BATCH_WAIT_SECONDS, *labels)
+        self._model_seconds = labeled(MODEL_SECONDS, *labels)
 
     def predict(
         self,

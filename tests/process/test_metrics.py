@@ -1,0 +1,35 @@
+"""Counting is never what a prediction or a job fails by."""
+
+import os
+import re
+import shutil
+import signal
+
+from tests.process.conftest import Server, both_lanes
+from tests.waiting import wait_until
+
+
+@both_lanes
+def test_where_the_metrics_are_swept_away_all_goes_on_and_is_counted_anew(sqlite_server: Server) -> None:
+    server = sqlite_server
+    directory = server.directory / "counted"
+    directory.mkdir()
+    server.environment["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    server.start("-w", "1")
+    server.finish(server.enqueue(3), 3)
+    shutil.rmtree(directory)
+
+    before = server.children()
+    for process in before:
+        os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not before & server.children(), "their end")
+    server.wait_workers(1)
+    server.wait_ready()
+
+    status, answer = server.call("POST", "/v1/models/held/predict", {"data": [{"number": 4}]})
+    assert (status, answer["prediction"]) == (200, [{"number": 4, "double": 8}])
+    server.finish(server.enqueue(5), 5)
+    status, metrics = server.call("GET", "/metrics")
+    assert status == 200
+    assert re.search(rb'twofold_batch_items_count\{model="held",version="1"\} 1', metrics)
+    assert server.stop() == 0
