@@ -88,6 +88,9 @@ def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
         columns = history.output_columns(session, job_id) if format in HAS_COLUMNS else ()
     wanted = range_of_query(query, job.n_items)
     etag = _etag(job, format, coding, wanted)
+    # Not `make_conditional`, which collects a streamed body in memory to count its bytes.
+    if etag is not None and request.if_none_match.contains_weak(etag):
+        return Response(status=304, headers=[("ETag", f'"{etag}"'), ("Vary", VARY)])
     asked = range_of_header(job.n_items, etag, is_given=len(wanted) < job.n_items)
     response = stream(
         lambda: history.iterate_outputs(database, job_id, wanted if asked is None else asked), format, columns
@@ -99,10 +102,6 @@ def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
         response.headers["Content-Range"] = f"items {asked.start}-{asked.stop - 1}/{job.n_items}"
     if etag is not None:
         response.set_etag(etag)
-        # Not `make_conditional`, which collects a streamed body in memory to count its bytes.
-        if request.if_none_match.contains_weak(etag):
-            response.close()
-            return Response(status=304, headers=[("ETag", f'"{etag}"'), ("Vary", VARY)])
     return response
 
 

@@ -18,13 +18,13 @@ def range_of_query(query: Mapping[str, Any], n_items: int) -> range:
 
 
 def range_of_header(n_items: int, etag: str | None, *, is_given: bool) -> range | None:
-    """The places that `Range` names; None without one, for other units, and if `If-Range` names another body.
+    """The places that `Range` names; None without one, for other units, if `If-Range` names another body, and for HEAD.
 
     Raises RangeNotSatisfiable for places that are not there, BadRequest for a range that cannot be read or more
     than one, Invalid if the query gave a part already.
     """
     unit, _, text = request.headers.get("Range", "").partition("=")
-    if unit.strip().lower() != "items" or not _is_of(etag):
+    if unit.strip().lower() != "items" or request.method != "GET" or not _is_of(etag):
         return None
     match = _RANGE.fullmatch(text)
     first, last = (
