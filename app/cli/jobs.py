@@ -39,7 +39,9 @@ def jobs() -> None:
     "--status", type=click.Choice([str(state) for state in JobState]), help="Only those in this state."
 )
 @click.option("--model", help="Only those of this model.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 2**31), default=20, show_default=True, help="So many at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_jobs(status: str | None, model: str | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first."""

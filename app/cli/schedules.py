@@ -13,7 +13,9 @@ def schedules() -> None:
 
 
 @schedules.command("list")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 2**31), default=20, show_default=True, help="So many at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_schedules(limit: int, as_json: bool) -> None:
     """List schedules, newest first, each with its next instant and its last job."""

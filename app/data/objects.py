@@ -4,6 +4,7 @@ Only what lies in the allowed folders is touched. A store is an outside service:
 redirect, and what goes wrong is told in the words of `app.errors`. Credentials come from the process's environment.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -266,7 +267,10 @@ def _write_file(body: bytes | Path, path: Path) -> None:
 def _explained(error: Exception, address: Address) -> ObjectUnavailable | StoreAway:
     """What a filesystem's error means. Its text goes to the log alone: it may tell of hosts inside."""
     log.warning("store_failed", address=str(address), error=f"{type(error).__name__}: {error}")
-    if isinstance(error, FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError):
+    is_nowhere = isinstance(
+        error, FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError
+    )
+    if is_nowhere or getattr(error, "errno", None) in (errno.ENAMETOOLONG, errno.ELOOP):
         detail = f"{address} does not exist, or is no object"
     elif isinstance(error, PermissionError) or type(error).__name__ in _REFUSALS:
         detail = f"{address} may not be read or written with the credentials of this process"

@@ -111,6 +111,15 @@ def test_what_is_not_there_is_unavailable_and_a_folder_is_no_object(store: Store
         store.storage.read(store.address("none"), 0, 1)
 
 
+def test_a_file_that_no_disk_can_have_is_unavailable_for_good(tmp_path: Path) -> None:
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    storage = Storage.of([f"file://{tmp_path}"])
+
+    for name in ("x" * 300, "round"):
+        with pytest.raises(ObjectUnavailable, match="does not exist, or is no object"):
+            storage.find(storage.object(f"file://{tmp_path}/{name}"))
+
+
 def test_what_the_reading_process_does_not_allow_is_not_touched(store: Store) -> None:
     address = store.address()
     store.write_past("x", BODY)
