@@ -17,9 +17,9 @@ _ROW_GROUPS, _COLUMNS, _META_DATA, _NUM_VALUES = 4, 1, 3, 5
 
 
 def values_of_groups(file: BinaryIO) -> list[int]:
-    """For each row group, the values in all of its columns, as a file says that Arrow has read the metadata of.
+    """For each row group, the values in all of its columns, by the footer of a file whose metadata Arrow has read.
 
-    `ValueError` if its footer is longer than `MAX_FOOTER_BYTES`.
+    `ValueError` if that is longer than `MAX_FOOTER_BYTES`, or is none.
     """
     end = file.seek(-_TAIL_BYTES, 2)
     n_bytes = int.from_bytes(file.read(4), "little")
@@ -70,14 +70,13 @@ class _Compact:
             case 1 | 2:  # a boolean, whose kind is its value
                 pass
             case 3:
-                self._at += 1
+                self._pass(1)
             case 4 | 5 | 6:
                 self._varint()
             case 7:
-                self._at += 8
+                self._pass(8)
             case 8:
-                n_bytes = self._varint()
-                self._at += n_bytes
+                self._pass(self._varint())
             case 9 | 10:
                 n_values, kind_of_each = self._list()
                 for _ in range(n_values):
@@ -106,5 +105,10 @@ class _Compact:
         return number | byte << shift
 
     def _byte(self) -> int:
-        self._at += 1
+        self._pass(1)
         return self._data[self._at - 1]
+
+    def _pass(self, n_bytes: int) -> None:
+        self._at += n_bytes
+        if self._at > len(self._data):
+            raise ValueError("its footer ends too soon")

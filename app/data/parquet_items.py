@@ -81,7 +81,7 @@ class _Size(NamedTuple):
 def _sizes(spool: BinaryIO, metadata: Any) -> list[_Size]:
     try:
         values = values_of_groups(spool)
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise refused(BadRequest, "", f"not Parquet that can be read: {_first_line(error)}") from None
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     return [

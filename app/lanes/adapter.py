@@ -3,7 +3,7 @@
 import asyncio
 import string
 import threading
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -19,6 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 CUT_SHORT = "the connection closed before the whole body had arrived"
 HUNG_UP = "twofold.hung_up"
+PART_BYTES = 256 << 10
+"""What is sent at once: a client that takes no more than this in its time is taken for one that takes nothing."""
 
 
 class SlowLane:
@@ -45,16 +47,17 @@ class SlowLane:
 
         async def send_in_time(message: Message) -> None:
             nonlocal sending, takes_nothing
-            if takes_nothing:
-                return
-            try:
-                async with asyncio.timeout(self._client_timeout_seconds) as sending:
-                    await send(message)
-            except TimeoutError:
-                takes_nothing = True
-                hung_up.set()
-            finally:
-                sending = None
+            for part in _parts(message):
+                if takes_nothing:
+                    return
+                try:
+                    async with asyncio.timeout(self._client_timeout_seconds) as sending:
+                        await send(part)
+                except TimeoutError:
+                    takes_nothing = True
+                    hung_up.set()
+                finally:
+                    sending = None
 
         query = quote_from_bytes(scope["query_string"], safe=string.punctuation).encode()
         heard = {**scope, HUNG_UP: hung_up, "query_string": query}  # ASCII: the adapter takes no other
@@ -67,9 +70,8 @@ class SlowLane:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             hung_up.set()
-            if (
-                sending is not None and not sending.expired()
-            ):  # nobody else ends a wait for a client that is gone
+            # Nobody else ends a wait for a client that is gone.
+            if sending is not None and not sending.expired():
                 sending.reschedule(asyncio.get_running_loop().time())
             raise
 
@@ -88,3 +90,15 @@ class SlowLane:
         finally:
             if (close := getattr(answer, "close", None)) is not None:
                 close()
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """The same message in parts, if its body is long."""
+    body = message.get("body", b"")
+    if len(body) <= PART_BYTES:
+        yield message
+        return
+    for start in range(0, len(body), PART_BYTES):
+        is_last = start + PART_BYTES >= len(body)
+        more = message.get("more_body", False) or not is_last
+        yield {**message, "body": body[start : start + PART_BYTES], "more_body": more}
