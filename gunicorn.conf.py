@@ -19,6 +19,7 @@ from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.util import close_graceful
 from gunicorn.workers import gasgi
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gasgi import ASGIWorker
@@ -74,6 +75,16 @@ class WebWorker(ThreadWorker):
             conn.sock.setsockopt(socket.SOL_SOCKET, limited, CLIENT_TIMEOUT)
         super().enqueue_req(conn)
 
+    def handle(self, conn: TConn) -> object:
+        """Handles a request; takes leave of a client here that is not kept, for which gunicorn's main thread would wait
+        two seconds, while nobody is accepted and no heartbeat is given."""
+        is_kept: object = super().handle(conn)
+        if not is_kept and not self.cfg.is_ssl:
+            with suppress(OSError):  # it is closed
+                close_graceful(conn.sock.dup())
+                conn.sock.shutdown(socket.SHUT_RDWR)
+        return is_kept
+
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         if self.kept is None or not self.kept.take(conn):
             super().on_client_socket_readable(conn, client)
@@ -101,8 +112,8 @@ class LoopWorker(ASGIWorker):
         from app.lanes.loop import LoopLane  # counts its models' calls, so not before METRICS is set
         from app.lanes.loop_connections import Connection
 
-        if isinstance(self.asgi, LoopLane) and not self.log.access_log_enabled:
-            self.express = self.asgi.express(self.loop)
+        if isinstance(self.asgi, LoopLane):
+            self.express = None if self.log.access_log_enabled else self.asgi.express(self.loop)
             gasgi.ASGIProtocol = (
                 Connection  # what a worker's sockets are served by: there is no setting for it
             )

@@ -53,7 +53,7 @@ def labeled(metric: M, *labels: str) -> M:
     try:
         return metric.labels(*labels)
     except FileNotFoundError:
-        Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
+        _make_directory()
         return metric.labels(*labels)
 
 
@@ -67,7 +67,11 @@ def exposition() -> bytes:
     """All metrics as text, in the format that Prometheus scrapes."""
     if DIRECTORY not in os.environ:
         return generate_latest(OWN)
-    Path(os.environ[DIRECTORY]).mkdir(parents=True, exist_ok=True)
+    _make_directory()
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types for it
     return generate_latest(registry)
+
+
+def _make_directory() -> None:
+    Path(os.environ[DIRECTORY]).mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -310,7 +310,8 @@ class Runner:
                 for job_id in sorted(hopeless):
                     control.abandon(session, job_id, reason)
                 self._break_off(session, [Broken(claim, TRANSIENT, reason) for claim in claims])
-            self.wake()
+            if claims:
+                self.wake()
 
     def _up_to_a_trial(self, session: Session, claims: list[Claim]) -> list[Claim]:
         """Of new claims, in the order of their queue, those that may run now; gives back the rest.

@@ -33,8 +33,8 @@ def run_process(
 
     SIGTERM and SIGINT drain for `drain_seconds` at most; SIGQUIT, or SIGINT again, gives back at once what
     runs. `heartbeat` is called about once a second for as long as the loop lives. Returns when all is done. If
-    user code still runs then, it does not return but ends the process: with status 0, or with 1 if a model
-    hangs, or after a crash of the loop, so that a supervisor starts another. `ConfigurationError` if the
+    user code still runs then, it does not return but ends the process with status 0; with 1 if a model has
+    hung, or after a crash of the loop, so that a supervisor starts another. `ConfigurationError` if the
     models' file is wrong.
     """
     configure_logging(settings)
@@ -59,7 +59,7 @@ def run_process(
         log.exception("runner_crashed", runner_id=runner.id)
         time.sleep(CRASH_PAUSE_SECONDS)
         _end_process(1)
-    if not is_idle:
+    if not is_idle or runner.trouble is not None:
         _end_process(0 if runner.trouble is None else 1)
     database.dispose()
 

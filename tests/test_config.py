@@ -58,6 +58,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "runner_nice": ("0", 0),
         "model_threads": ("2", 2),
         "online_timeout_seconds": ("0.5", 0.5),
+        "client_timeout_seconds": ("1.5", 1.5),
         "access_log": ("on", "on"),
         "log_level": ("debug", "debug"),
         "log_format": ("console", "console"),

@@ -12,7 +12,7 @@ from typing import BinaryIO
 MAX_FOOTER_BYTES = 8 << 20
 """Some 75,000 columns of row groups, which take two seconds to read here."""
 _TAIL_BYTES = 8
-_STRUCT = 12
+_INTEGERS, _LIST, _STRUCT = (4, 5, 6), 9, 12
 _ROW_GROUPS, _COLUMNS, _META_DATA, _NUM_VALUES = 4, 1, 3, 5
 
 
@@ -40,9 +40,9 @@ class _Compact:
         self._at = 0
 
     def structs_of_field(self, wanted: int) -> Iterator[None]:
-        """Stands at each struct of a field that is a list of them, for the caller to read it."""
+        """Stands at each struct of a field that is a list of them, for the caller to read it whole."""
         for field, kind in self._fields():
-            if field == wanted:
+            if field == wanted and kind == _LIST:
                 for _ in range(self._list()[0]):
                     yield
             else:
@@ -53,11 +53,15 @@ class _Compact:
         for field, kind in self._fields():
             if field != wanted:
                 self._skip(kind)
-            elif not within:
+            elif kind in _INTEGERS and not within:
                 yield self._integer()
-            else:
-                for _ in range(1 if kind == _STRUCT else self._list()[0]):
+            elif kind == _STRUCT and within:
+                yield from self.numbers(*within)
+            elif kind == _LIST and within:
+                for _ in range(self._list()[0]):
                     yield from self.numbers(*within)
+            else:  # of a kind that it should not have, which Arrow leaves out
+                self._skip(kind)
 
     def _fields(self) -> Iterator[tuple[int, int]]:
         field = 0
@@ -102,6 +106,8 @@ class _Compact:
         while (byte := self._byte()) & 128:
             number |= (byte & 127) << shift
             shift += 7
+            if shift > 63:
+                raise ValueError("its footer has a number of more than 64 bits")
         return number | byte << shift
 
     def _byte(self) -> int:

@@ -79,15 +79,14 @@ class _Size(NamedTuple):
 
 
 def _sizes(spool: BinaryIO, metadata: Any) -> list[_Size]:
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
     try:
-        values = values_of_groups(spool)
+        return [
+            _Size(group.num_rows, group.total_byte_size, n_values)
+            for group, n_values in zip(groups, values_of_groups(spool), strict=True)
+        ]
     except ValueError as error:
         raise refused(BadRequest, "", f"not Parquet that can be read: {_first_line(error)}") from None
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    return [
-        _Size(group.num_rows, group.total_byte_size, n_values)
-        for group, n_values in zip(groups, values, strict=True)
-    ]
 
 
 def _check_size(n_rows: int, sizes: Sequence[_Size], limits: Limits) -> None:
@@ -102,7 +101,8 @@ def _check_size(n_rows: int, sizes: Sequence[_Size], limits: Limits) -> None:
         if max(n_bytes, n_values) > limits.max_bytes:
             detail = f"larger than {limits.max_bytes:,} bytes when decompressed; upload it in parts"
             raise TooLarge(f"the body is {detail}")
-        if max(group.n_values, group.n_bytes // _MAX_SHRINK) > (group.n_rows or 1) * limits.max_item_bytes:
+        most_bytes = (group.n_rows or 1) * limits.max_item_bytes
+        if group.n_values > most_bytes or group.n_bytes > _MAX_SHRINK * most_bytes + 2 * BATCH_BYTES:
             raise TooLarge(f"row group {index} has items larger than {limits.max_item_bytes:,} bytes")
 
 

@@ -1,5 +1,7 @@
 """Connections on the event loop, as gunicorn's ASGI worker serves them, but for requests that may take the express."""
 
+import socket
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.asgi.protocol import ASGIProtocol
@@ -10,6 +12,8 @@ from app.models.batcher import Call
 
 MOST_HELD_BYTES = 64 * 1024
 """No more is read from a client that sends while it waits for an answer."""
+MOST_UNSENT_BYTES = 128 * 1024
+"""Of an answer, what the kernel takes before the network has."""
 
 
 class Connection(ASGIProtocol):
@@ -23,7 +27,7 @@ class Connection(ASGIProtocol):
 
     def __init__(self, worker: Any) -> None:
         super().__init__(worker)
-        self._express: Express = worker.express
+        self._express: Express | None = worker.express
         self._call: Call | None = None
         self._held = b""
 
@@ -31,7 +35,7 @@ class Connection(ASGIProtocol):
         if self._call is not None:
             self._hold(data)
             return
-        taken = self._express.take(data, self._reply) if self._is_idle() else None
+        taken = self._express.take(data, self._reply) if self._express and self._is_idle() else None
         if taken is None:
             super().data_received(data)
         elif isinstance(taken, Answer):
@@ -40,8 +44,22 @@ class Connection(ASGIProtocol):
             self._call = taken
             self._cancel_keepalive_timer()
 
+    def connection_made(self, transport: Any) -> None:
+        """Has the kernel hold little that is not sent, so that a client that reads slowly is seen to read."""
+        with suppress(OSError, AttributeError):  # no TCP, or not on this system
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES
+            )
+        super().connection_made(transport)
+
+    def _close_transport(self) -> None:
+        """At once, if the client does not take what there is: the transport would wait for it to."""
+        if self.transport and self._flow_control and self._flow_control.write_paused:
+            self.transport.abort()
+        super()._close_transport()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._call is not None:
+        if self._express is not None and self._call is not None:
             self._express.withdraw(self._call)
             self._call = None
         super().connection_lost(exc)

@@ -72,6 +72,7 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 self.look()
+                self._trouble = None
             except (DBAPIError, Unavailable) as error:
                 # Requests and the runner meet the same outage, and report it.
                 log.debug("models_not_followed", error=" ".join(str(error).split()))

@@ -63,6 +63,20 @@ def test_the_values_of_each_group_are_those_that_arrow_counts(
     ]
 
 
+def test_a_field_of_another_kind_is_left_out_as_arrow_does() -> None:
+    body = parquet(pa.table({"a": [1, 2]}))
+    n_bytes = int.from_bytes(body[-8:-4], "little")
+    footer = body[-8 - n_bytes : -8]
+    assert footer[-1] == 0
+    # One more field, after the last: number 4 again, of bytes, which hold what would be a list of nothing but numbers.
+    crafted = footer[:-1] + b"\x08\x08" + b"\x90\x4e" + b"\xff" * 10_000 + b"\x00"
+    file = io.BytesIO(body[: -8 - n_bytes] + crafted + len(crafted).to_bytes(4, "little") + b"PAR1")
+
+    assert values_of_groups(file) == [2]
+    with pytest.raises(ValueError, match="more than 64 bits"):
+        values_of_groups(io.BytesIO(b"\x15" + b"\xff" * 99 + (100).to_bytes(4, "little") + b"PAR1"))
+
+
 def test_a_footer_that_would_take_long_is_refused() -> None:
     with pytest.raises(ValueError, match="larger than 8,388,608 bytes: write fewer row groups"):
         values_of_groups(io.BytesIO((MAX_FOOTER_BYTES + 1).to_bytes(4, "little") + b"PAR1"))

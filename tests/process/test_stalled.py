@@ -10,15 +10,18 @@ import pytest
 from tests.process.conftest import Server, both_lanes
 from tests.waiting import wait_until
 
-N_THREADS = 2
+N_THREADS = 6
+GUNICORN_TIMEOUT = "8"
+"""Of seconds, more than a worker needs to let go of a client, and less than of all, were it one after the other."""
 N_ITEMS, PAD = 4000, "x" * 3000
 """Several times what the kernel holds for a client that does not read."""
 
 
 @contextmanager
-def stalled_downloads(server: Server, job_id: str) -> Iterator[None]:
+def stalled_downloads(server: Server, job_id: str) -> Iterator[list[socket.socket]]:
     """As many clients as there are threads, who begin to read a job's outputs and then do not go on."""
     with ExitStack() as stack:
+        clients = []
         for _ in range(N_THREADS):
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -26,7 +29,20 @@ def stalled_downloads(server: Server, job_id: str) -> Iterator[None]:
             client.connect(("127.0.0.1", server.port))
             client.sendall(f"GET /v1/jobs/{job_id}/outputs HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             assert client.recv(12) == b"HTTP/1.1 200"
-        yield
+            clients.append(client)
+        yield clients
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Whether the server has closed this connection, once all is read that had come."""
+    try:
+        while client.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
 
 
 def is_alive(server: Server) -> bool:
@@ -40,7 +56,7 @@ def start(server: Server, client_timeout_seconds: float) -> str:
     """One worker with few threads; a job that has succeeded, with long outputs."""
     server.environment["TWOFOLD_WEB_THREADS"] = str(N_THREADS)
     server.environment["TWOFOLD_CLIENT_TIMEOUT_SECONDS"] = str(client_timeout_seconds)
-    server.start("-w", "1")
+    server.start("-w", "1", "--timeout", GUNICORN_TIMEOUT)
     lines = b"".join(b'{"number":%d,"pad":"%b"}\n' % (number, PAD.encode()) for number in range(N_ITEMS))
     uploaded = server.call("POST", "/v1/inputs", lines, "application/x-ndjson")[1]
     job_id: str = server.call("POST", "/v1/jobs", {"model": "held", "input_id": uploaded["id"]})[1]["id"]
@@ -66,9 +82,13 @@ def test_who_leaves_a_download_that_it_did_not_read_leaves_its_thread_to_others(
 def test_who_reads_and_sends_nothing_for_too_long_is_let_go(sqlite_server: Server) -> None:
     server = sqlite_server
     job_id = start(server, client_timeout_seconds=2)
+    workers = server.children()
 
-    with stalled_downloads(server, job_id):
+    with stalled_downloads(server, job_id) as clients:
+        wait_until(lambda: not is_alive(server), "all threads to wait for clients")
         wait_until(lambda: is_alive(server), "the threads to be free", 15)
+        assert all(map(is_closed, clients))
+    assert server.children() == workers, "gunicorn took none for dead"
 
     with socket.create_connection(("127.0.0.1", server.port), timeout=15) as client:
         head = "POST /v1/inputs HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: 99\r\n"
