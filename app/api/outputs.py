@@ -17,7 +17,7 @@ from app.config import MAX_ITEMS
 from app.data.codings import Coding, coding_of_accept_encoding, compress
 from app.data.formats import Format, format_of_accept
 from app.data.writing import write_answers
-from app.errors import Conflict
+from app.errors import Conflict, NotAcceptable
 from app.jobs import history
 from app.tables import TERMINAL_JOB_STATES, Job
 
@@ -25,6 +25,8 @@ blueprint = Blueprint("outputs", __name__, description="What jobs gave: predicti
 
 VARY = "Accept, Accept-Encoding"
 HAS_COLUMNS = (Format.CSV, Format.PARQUET)
+MAX_COLUMNS = 10_000
+"""Of a CSV or Parquet file: it has a cell for each in every row, however few of them an answer has."""
 
 
 class OutputQuery(Schema):
@@ -86,6 +88,9 @@ def get_outputs(query: Mapping[str, Any], job_id: str) -> Response:
         history.require_in_database(job)
         history.require_kept(job)
         columns = history.output_columns(session, job_id) if format in HAS_COLUMNS else ()
+    if len(columns) > MAX_COLUMNS:
+        detail = f"the answers have {len(columns):,} different fields, more than the {MAX_COLUMNS:,} columns of a table"
+        raise NotAcceptable(f"{detail}: ask for {Format.NDJSON.media_type}")
     wanted = range_of_query(query, job.n_items)
     etag = _etag(job, format, coding, wanted)
     # Not `make_conditional`, which collects a streamed body in memory to count its bytes.

@@ -16,6 +16,8 @@ from app.data import exact
 
 GROUP_BYTES = 8 << 20
 """Bytes of JSON in a row group, which is in memory until it is written."""
+GROUP_CELLS = 8 << 20
+"""Cells in one at most: where each answer has fields of its own, most are empty, and take memory all the same."""
 _EXACT = 2**53  # a double holds every integer up to it
 _SMALL = pa.int32()  # stands for integers that a double holds, until all types are known
 
@@ -33,15 +35,20 @@ def write_parquet(payloads: Callable[[], Payloads], columns: Sequence[str]) -> I
     schema = pa.schema([pa.field(name, types.get(name, pa.string())) for name in columns])
     texts = {name for name in columns if name not in types}
     sink = _Sink()
+    most_rows = max(1, GROUP_CELLS // max(1, len(columns)))
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
-        group, n_bytes = [], 0
+        group: list[Any] = []
+        n_bytes = n_rows = 0
         for payload, _ in payloads():
-            group.append(_batch(_answers(payload), schema, texts))
             n_bytes += len(payload)
-            if n_bytes >= GROUP_BYTES:
-                writer.write_table(pa.Table.from_batches(group, schema))
-                group, n_bytes = [], 0
-                yield sink.drained()
+            answers = _answers(payload)
+            for start in range(0, len(answers), most_rows):
+                group.append(_batch(answers[start : start + most_rows], schema, texts))
+                n_rows += group[-1].num_rows
+                if n_bytes >= GROUP_BYTES or n_rows >= most_rows:
+                    writer.write_table(pa.Table.from_batches(group, schema))
+                    group, n_bytes, n_rows = [], 0, 0
+                    yield sink.drained()
         if group:
             writer.write_table(pa.Table.from_batches(group, schema))
     yield sink.drained()
@@ -77,7 +84,11 @@ def _answers(payload: bytes) -> list[dict[str, Any]]:
 
 def _batch(answers: list[dict[str, Any]], schema: Any, texts: set[str]) -> Any:
     arrays = []
+    present = set().union(*answers)
     for field in schema:
+        if field.name not in present:
+            arrays.append(pa.nulls(len(answers), field.type))
+            continue
         values: list[Any] = [answer.get(field.name) for answer in answers]
         if field.name in texts:
             values = list(map(_text, values))
@@ -94,7 +105,7 @@ def _types(payloads: Payloads, columns: Sequence[str]) -> dict[str, Any]:
     types: dict[str, Any] = dict.fromkeys(columns, pa.null())
     for payload, _ in payloads:
         answers = _answers(payload)
-        for name in list(types):
+        for name in types.keys() & set().union(*answers):
             try:
                 found = pa.array([answer.get(name) for answer in answers])
                 types[name] = _merged(types[name], _narrowed(found))

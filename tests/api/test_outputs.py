@@ -53,6 +53,20 @@ def test_a_csv_has_every_field_that_occurs_in_any_chunk(client: Client) -> None:
     assert table.text.splitlines()[-1] == "e,better,[1]"
 
 
+def test_answers_with_too_many_fields_for_a_table_are_had_as_json_alone(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.outputs.MAX_COLUMNS", 3)
+    job = ended(client, data=[{"text": "a", "x": 1}, {"text": "b", "y": 2}])
+    path = f"/v1/jobs/{job['id']}/outputs"
+
+    for table in ("text/csv", "application/vnd.apache.parquet"):
+        problem = refused(client.get(path, headers={"Accept": table}), 406)
+        assert "4 different fields, more than the 3 columns of a table" in problem["detail"]
+        assert "ask for application/x-ndjson" in problem["detail"]
+    assert client.get(path).status_code == 200
+
+
 def test_bad_items_are_named_and_their_neighbours_succeed(
     client: Client, select_all: Callable[..., list[dict[str, Any]]]
 ) -> None:

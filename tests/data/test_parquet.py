@@ -263,6 +263,22 @@ def test_failed_items_and_absent_fields() -> None:
     ]
 
 
+def test_a_row_group_has_few_rows_where_there_are_many_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer has a field of its own, so that a few bytes of JSON make a table of empty cells."""
+    monkeypatch.setattr("app.data.parquet_answers.GROUP_CELLS", 100)
+    answers = [{f"k{index}": index} for index in range(40)]
+    payloads = [(pack(map(dumped, answers[start : start + 10])), 0) for start in range(0, 40, 10)]
+
+    body = b"".join(write_answers(Format.PARQUET, lambda: payloads, [f"k{index}" for index in range(40)]))
+
+    table = pq.read_table(io.BytesIO(body))
+    assert [
+        {name: row[name] for name in row if row[name] is not None} for row in table.to_pylist()
+    ] == answers
+    metadata = pq.read_metadata(io.BytesIO(body))
+    assert {metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)} == {2}
+
+
 def test_row_groups_are_written_while_the_payloads_come() -> None:
     payload = pack([dumped({"id": index, "text": f"{index}" * 200}) for index in range(1000)])
     taken: list[int] = []
