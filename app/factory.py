@@ -45,7 +45,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     registry = Registry(current_declarations(settings.models_file), settings.artifact_cache)
     database = Database(settings.database_url)
     storage = Storage.of(settings.storage_prefixes)
-    app.extensions[EXTENSION] = Services(settings, database, registry, storage, OnlineCache(database))
+    app.extensions[EXTENSION] = Services(
+        settings,
+        database,
+        registry,
+        storage,
+        OnlineCache(database),
+        threading.Semaphore(settings.web_threads // 2),
+    )
     requests.register(app)
     app.before_request(_require_tables)
     api = Api(app)

@@ -95,18 +95,33 @@ def list_jobs(query: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, 
 @blueprint.response(200, JobSchema)
 @blueprint.problems(404, 422)
 def get_job(query: Mapping[str, Any], job_id: str) -> Any:
-    """One job, with live counts. `?wait=30` answers when it has ended, or after 30 seconds."""
+    """One job, with live counts. `?wait=30` answers when it has ended, or after 30 seconds.
+
+    At most half of the threads of a process wait for jobs; who would be one more is answered at once, and told by
+    `Retry-After` when to ask again.
+    """
     checked_id(job_id, "job")
-    until = time.monotonic() + query["wait"]
-    pause, longest = WATCH_SECONDS
-    while not (job := _read(job_id))["done"] and (left := until - time.monotonic()) > 0:
-        time.sleep(min(pause, left))
-        pause = min(pause * 1.5, longest)
+    job = _read(job_id)
+    if query["wait"] and not job["done"] and services().waiting.acquire(blocking=False):
+        try:
+            job = _await_end(job_id, query["wait"])
+        finally:
+            services().waiting.release()
     response = Response(exact.dumps(JobSchema().dump(job)), mimetype="application/json")
     if not job["done"]:
         response.headers["Retry-After"] = str(POLL_SECONDS)
     response.add_etag()
     return response.make_conditional(request)
+
+
+def _await_end(job_id: str, seconds: float) -> dict[str, Any]:
+    """The job when it has ended, or as it is after so many seconds."""
+    until = time.monotonic() + seconds
+    pause, longest = WATCH_SECONDS
+    while not (job := _read(job_id))["done"] and (left := until - time.monotonic()) > 0:
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, longest)
+    return job
 
 
 @blueprint.post("/v1/jobs/<job_id>/cancel")

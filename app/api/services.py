@@ -1,6 +1,7 @@
 """What every view works with, kept on the Flask app."""
 
 from dataclasses import dataclass
+from threading import Semaphore
 from typing import cast
 
 from flask import current_app
@@ -21,6 +22,8 @@ class Services:
     registry: Registry
     storage: Storage
     cache: OnlineCache
+    waiting: Semaphore
+    """What a request holds while it waits for a job: half of the threads are for those that do not."""
 
 
 def services() -> Services:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from flask import Flask
 
+from app.api.services import EXTENSION, Services
 from app.runner import Runner
 from tests.api import moody
 from tests.api.conftest import Client, MakeApp, client_of, ended, items, make_job, refused
@@ -191,6 +192,23 @@ def test_a_waiting_request_answers_when_the_job_ends(client: Client, gate: type[
 
     assert (in_time.json["status"], in_time.headers["Retry-After"]) == ("running", "1")
     assert (answers[0].json["status"], "Retry-After" in answers[0].headers) == ("succeeded", False)
+
+
+def test_half_of_the_threads_are_for_those_who_do_not_wait(client: Client) -> None:
+    job = make_job(client, data=items("a"), run_at="2199-01-01T00:00:00Z")
+    services: Services = client.application.extensions[EXTENSION]
+    n_taken = 0
+    while services.waiting.acquire(blocking=False):
+        n_taken += 1
+    assert n_taken == services.settings.web_threads // 2
+
+    crowded = client.get(f"/v1/jobs/{job['id']}?wait=60")
+    services.waiting.release()
+    alone = [client.get(f"/v1/jobs/{job['id']}?wait=0.01") for _ in range(2)]
+
+    for response in (crowded, *alone):
+        assert (response.status_code, response.json["status"]) == (200, "queued")
+        assert response.headers["Retry-After"] == "1"
 
 
 @pytest.mark.usefixtures("runner")
