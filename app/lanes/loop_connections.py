@@ -16,6 +16,9 @@ MOST_UNSENT_BYTES = 128 * 1024
 """Of an answer, what the kernel takes before the network has."""
 
 
+GOODBYE_SECONDS = 20.0
+
+
 class Connection(ASGIProtocol):
     """gunicorn's side of a connection, but for requests that come whole while it is idle: the express may take them.
 
@@ -53,10 +56,11 @@ class Connection(ASGIProtocol):
         super().connection_made(transport)
 
     def _close_transport(self) -> None:
-        """At once, if the client does not take what there is: the transport would wait for it to."""
-        if self.transport and self._flow_control and self._flow_control.write_paused:
-            self.transport.abort()
+        """Gives the client some time to take what is not sent yet: the transport would wait for it for good."""
+        is_unsent = self.transport and not self._closed and self.transport.get_write_buffer_size()
         super()._close_transport()
+        if is_unsent:
+            self.worker.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._express is not None and self._call is not None:

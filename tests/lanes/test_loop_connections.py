@@ -44,7 +44,8 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = b""
-        self.is_reading, self.is_closed = True, False
+        self.is_reading, self.is_closed, self.is_aborted = True, False, False
+        self.n_unsent = 0
 
     def get_extra_info(self, _name: str) -> None:
         return None
@@ -53,7 +54,7 @@ class Transport:
         pass
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.n_unsent
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -69,6 +70,9 @@ class Transport:
 
     def close(self) -> None:
         self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
 
 class Side:
@@ -251,6 +255,22 @@ def test_the_last_request_that_a_worker_may_have_closes_its_connection(side: Sid
     assert not side.worker.alive
     assert side.transport.written.count(b"Connection: close\r\n") == 1
     assert side.transport.is_closed
+
+
+@pytest.mark.parametrize("n_unsent", [0, 100_000])
+def test_who_does_not_take_the_last_of_an_answer_is_given_some_time(
+    side: Side, monkeypatch: pytest.MonkeyPatch, n_unsent: int
+) -> None:
+    monkeypatch.setattr("app.lanes.loop_connections.GOODBYE_SECONDS", 0.0)
+    side.worker.alive = False
+    side.connection.data_received(OTHER)
+    side.transport.n_unsent = n_unsent
+
+    side.connection._close_transport()
+    assert (side.transport.is_closed, side.transport.is_aborted) == (True, False)
+    side.turn()
+
+    assert side.transport.is_aborted is (n_unsent > 0)
 
 
 def test_a_request_of_which_a_piece_has_come_is_left_to_gunicorn(side: Side) -> None:

@@ -25,7 +25,7 @@ def stalled_downloads(server: Server, job_id: str) -> Iterator[list[socket.socke
         for _ in range(N_THREADS):
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(20)
+            client.settimeout(30)
             client.connect(("127.0.0.1", server.port))
             client.sendall(f"GET /v1/jobs/{job_id}/outputs HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             assert client.recv(12) == b"HTTP/1.1 200"
