@@ -67,6 +67,7 @@ def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(server:
 
     server.process.send_signal(signal.SIGTTIN)
     server.wait_workers(2)
+    wait_until(lambda: _n_listeners(server.port) == 2, "the new worker to take connections")
     server.process.send_signal(signal.SIGTTOU)  # stops the oldest
     wait_until(lambda: _n_listeners(server.port) == 1, "the old worker to take no new connections")
     asked = [server.call("GET", "/livez", timeout_seconds=5)[0] for _ in range(40)]
