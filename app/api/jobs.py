@@ -104,7 +104,7 @@ def get_job(query: Mapping[str, Any], job_id: str) -> Any:
     job = _read(job_id)
     if query["wait"] and not job["done"] and services().waiting.acquire(blocking=False):
         try:
-            job = _await_end(job_id, query["wait"])
+            job = _await_end(job, query["wait"])
         finally:
             services().waiting.release()
     response = Response(exact.dumps(JobSchema().dump(job)), mimetype="application/json")
@@ -114,13 +114,14 @@ def get_job(query: Mapping[str, Any], job_id: str) -> Any:
     return response.make_conditional(request)
 
 
-def _await_end(job_id: str, seconds: float) -> dict[str, Any]:
+def _await_end(job: dict[str, Any], seconds: float) -> dict[str, Any]:
     """The job when it has ended, or as it is after so many seconds."""
     until = time.monotonic() + seconds
     pause, longest = WATCH_SECONDS
-    while not (job := _read(job_id))["done"] and (left := until - time.monotonic()) > 0:
+    while not job["done"] and (left := until - time.monotonic()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, longest)
+        job = _read(job["id"])
     return job
 
 

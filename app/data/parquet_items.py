@@ -27,7 +27,7 @@ READ_BYTES = 1 << 20
 """Read of a column at once; without it Arrow reads a column of a whole row group."""
 # A column may say one long value once for a million rows, so a small file can make terabytes of items.
 _MAX_GROWTH = 10
-# Of a row's bytes in the file, its JSON text may lack most, if the values are small: each column has a head here.
+# A row may take several times the bytes of its JSON text: each column of its row group has a head of its own.
 _MAX_SHRINK = 10
 _NO_JSON = (ValueError, OverflowError, LookupError, TypeError, pa.ArrowException)
 """What is raised of a value without a JSON form, or of one that the file does not hold."""
@@ -61,12 +61,13 @@ def parquet_items(pieces: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
 
 
 class _reading:  # noqa: N801 — a context manager, and used like a function
-    """Turns what Arrow says of a broken file into BadRequest. It reports broken pages as OSError."""
+    """Turns what is said of a broken file into BadRequest: Arrow reports broken pages as OSError, and names that are no
+    UTF-8 as ValueError, and so is a footer reported that we cannot read."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError):  # the last of a column's name
+        if isinstance(error, pa.ArrowException | OSError | ValueError):
             raise refused(BadRequest, "", f"not Parquet that can be read: {_first_line(error)}") from None
 
 
@@ -80,13 +81,10 @@ class _Size(NamedTuple):
 
 def _sizes(spool: BinaryIO, metadata: Any) -> list[_Size]:
     groups = map(metadata.row_group, range(metadata.num_row_groups))
-    try:
-        return [
-            _Size(group.num_rows, group.total_byte_size, n_values)
-            for group, n_values in zip(groups, values_of_groups(spool), strict=True)
-        ]
-    except ValueError as error:
-        raise refused(BadRequest, "", f"not Parquet that can be read: {_first_line(error)}") from None
+    return [
+        _Size(group.num_rows, group.total_byte_size, n_values)
+        for group, n_values in zip(groups, values_of_groups(spool), strict=True)
+    ]
 
 
 def _check_size(n_rows: int, sizes: Sequence[_Size], limits: Limits) -> None:

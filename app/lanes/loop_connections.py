@@ -14,9 +14,8 @@ MOST_HELD_BYTES = 64 * 1024
 """No more is read from a client that sends while it waits for an answer."""
 MOST_UNSENT_BYTES = 128 * 1024
 """Of an answer, what the kernel takes before the network has."""
-
-
 GOODBYE_SECONDS = 20.0
+"""For how long a client may still take what it has not, once its connection is closed."""
 
 
 class Connection(ASGIProtocol):

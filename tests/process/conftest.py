@@ -256,6 +256,15 @@ class Server:
             20,
         )
 
+    def kill_children(self, n_web: int) -> None:
+        """Kills all workers and runners, and waits until as many others are there, and ready."""
+        killed = self.children()
+        for process in killed:
+            os.kill(process, signal.SIGKILL)
+        wait_until(lambda: not killed & self.children(), "their end")
+        self.wait_workers(n_web)
+        self.wait_ready()
+
     def hold(self) -> None:
         """From now on the model does not return."""
         (self.directory / "hold").touch()

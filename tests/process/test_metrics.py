@@ -1,12 +1,9 @@
 """Counting is never what a prediction or a job fails by."""
 
-import os
 import re
 import shutil
-import signal
 
 from tests.process.conftest import Server, both_lanes
-from tests.waiting import wait_until
 
 
 @both_lanes
@@ -19,12 +16,7 @@ def test_where_the_metrics_are_swept_away_all_goes_on_and_is_counted_anew(sqlite
     server.finish(server.enqueue(3), 3)
     shutil.rmtree(directory)
 
-    before = server.children()
-    for process in before:
-        os.kill(process, signal.SIGKILL)
-    wait_until(lambda: not before & server.children(), "their end")
-    server.wait_workers(1)
-    server.wait_ready()
+    server.kill_children(n_web=1)
 
     status, answer = server.call("POST", "/v1/models/held/predict", {"data": [{"number": 4}]})
     assert (status, answer["prediction"]) == (200, [{"number": 4, "double": 8}])

@@ -171,12 +171,7 @@ def test_workers_that_die_while_the_file_is_broken_are_replaced_and_serve_what_i
     await_version(server, "2")
 
     server.declare("[[model]]\nname = 3\n")
-    before = server.children()
-    for process in before:
-        os.kill(process, signal.SIGKILL)
-    wait_until(lambda: not before & server.children(), "their end")
-    server.wait_workers(2)
-    server.wait_ready()
+    server.kill_children(n_web=2)
 
     await_version(server, "2")
     server.log_says("models_not_reloaded")
