@@ -21,13 +21,14 @@ AT_ONCE = 2
 GREEN, RED = 0, 1  # pytest's exit codes: all passed, some failed
 
 QUEUE, RESCUE, CONTROL = "app/jobs/queue.py", "app/jobs/rescue.py", "app/jobs/control.py"
-LEDGER, STATES, STATEMENTS, AGAIN, INPUTS, RUNNER = (
+LEDGER, STATES, STATEMENTS, AGAIN, INPUTS, RUNNER, INTAKE = (
     "app/jobs/ledger.py",
     "app/jobs/states.py",
     "app/jobs/statements.py",
     "app/jobs/again.py",
     "app/jobs/inputs.py",
     "app/runner.py",
+    "app/intake.py",
 )
 CHUNK, MANIFESTS = "app/tasks/chunk.py", "app/jobs/manifests.py"
 
@@ -236,13 +237,13 @@ MUTATIONS = (
     ),
     Mutation(
         "who is on trial waits until nothing else runs",
-        ((RUNNER, "                if self._held():\n", "                if False:\n"),),
+        ((INTAKE, "                if self._held():\n", "                if False:\n"),),
         "tests/runner/test_trial.py",
         "waits",
     ),
     Mutation(
         "nothing runs beside who is on trial",
-        ((RUNNER, "        if any(map(self._is_on_trial, held)):\n", "        if False:\n"),),
+        ((INTAKE, "        if any(map(self._is_on_trial, held)):\n", "        if False:\n"),),
         "tests/runner/test_trial.py",
         "alone",
     ),
@@ -266,7 +267,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the lease of what hangs is let go",
-        ((RUNNER, "                self._leases.abandon(claim)\n", ""),),
+        ((RUNNER, "                self._leases.abandon(chunk.claim)\n", ""),),
         "tests/runner/test_hung.py",
         "not_renewed",
     ),

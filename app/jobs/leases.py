@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -24,7 +24,7 @@ class Leases:
 
     def __init__(self, database: Database, runner_id: str, lease_seconds: float) -> None:
         self._database = database
-        self._runner_id = runner_id
+        self.runner_id = runner_id
         self._lease_seconds = lease_seconds
         self._guard = threading.Lock()
         self._held: set[Key] = set()
@@ -46,12 +46,13 @@ class Leases:
         with self._guard:
             self._held |= {claim.key for claim in claims}
 
-    def drop(self, claim: Claim) -> None:
-        """Forgets a claim whose chunk has ended or was given back."""
+    def drop(self, claims: Collection[Claim]) -> None:
+        """Forgets claims whose chunks have ended or were given back."""
+        keys = {claim.key for claim in claims}
         with self._guard:
-            self._held.discard(claim.key)
-            self._lost.discard(claim.key)
-            self._hung.discard(claim.chunk_id)
+            self._held -= keys
+            self._lost -= keys
+            self._hung -= {claim.chunk_id for claim in claims}
 
     def abandon(self, claim: Claim) -> None:
         """Stops prolonging a claim, so that another runner gets its chunk when the lease ends."""
@@ -79,9 +80,9 @@ class Leases:
             held, hung = set(self._held), set(self._hung)
         asked_at = time.monotonic()
         with self._database.writing() as session:
-            presence.see(session, self._runner_id)
+            presence.see(session, self.runner_id)
             renewed = queue.renew(
-                session, runner_id=self._runner_id, lease_seconds=self._lease_seconds, hung=hung
+                session, runner_id=self.runner_id, lease_seconds=self._lease_seconds, hung=hung
             )
         with self._guard:
             self._lost |= (held & self._held) - renewed

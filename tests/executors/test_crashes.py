@@ -84,7 +84,9 @@ def test_a_drain_lets_a_child_finish_what_it_has_begun(workshop: Workshop, lab: 
     job_id = enqueue(workshop.database, ["nap"] * 6, chunk_items=1)
 
     with running(workshop.database, lab) as runner:
-        wait_until(lambda: any(future.running() for future in runner._running), "a chunk that runs", 60)
+        wait_until(
+            lambda: any(future.running() for future in runner._underway._chunks), "a chunk that runs", 60
+        )
         runner.stop()
 
     states = [chunk["status"] for chunk in workshop.chunks(job_id)]

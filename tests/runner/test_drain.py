@@ -52,9 +52,9 @@ def test_finishes_what_ends_in_time_and_claims_no_more(
 
     with bench.running(runner) as outcome:
         assert door.entered.wait(10)
-        wait_until(lambda: sum(map(Future.running, runner._running)) == 2, "both chunks to be begun")
+        wait_until(lambda: sum(map(Future.running, runner._underway._chunks)) == 2, "both chunks to be begun")
         runner.stop()
-        wait_until(lambda: len(runner._running) == 2, "the drain to call off what has not begun")
+        wait_until(lambda: len(runner._underway) == 2, "the drain to call off what has not begun")
         door.opened.set()
 
     assert outcome.is_idle

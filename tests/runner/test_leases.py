@@ -17,7 +17,7 @@ SelectAll = Callable[..., list[dict[str, Any]]]
 def steal(bench: Bench, runner: Runner) -> None:
     """Gives back behind the runner's back all that it holds, as a rescue would."""
     with bench.database.writing() as session:
-        queue.release(session, list(runner._running.values()))
+        queue.release(session, runner._underway.claims)
 
 
 def test_leases_are_renewed_by_a_thread_of_their_own(
@@ -92,7 +92,7 @@ def test_a_lost_chunk_does_not_hold_up_what_is_committed_with_it(workshop: Works
     job_id = workshop.enqueue(n_items=2)
     runner = bench.make()
     runner.tick()
-    first, _second = runner._running.values()
+    first, _second = runner._underway.claims
     with bench.database.writing() as session:
         queue.release(session, [first])
     bench.executor.run()
@@ -112,7 +112,7 @@ def test_a_chunk_found_lost_at_a_renewal_is_claimed_again_and_its_old_result_dro
     runner = bench.make(bench.declare(concurrency=2), lease_seconds=3.0)
     runner.tick()
     steal(bench, runner)
-    (stolen,) = runner._running.values()
+    (stolen,) = runner._underway.claims
     runner._leases.renew()
     assert runner._leases.is_lost(stolen)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
-from app.runner import REFUSED_AT_ONCE
+from app.intake import REFUSED_AT_ONCE
 from app.tasks.predict import predict_chunk
 from tests.jobs.conftest import Workshop
 from tests.models.specimens import LoadRaises, declare

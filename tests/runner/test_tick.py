@@ -13,9 +13,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.executors.supply import LEAST_PER_SLOT, MOST_PER_SLOT
+from app.intake import OTHERS_SHARE
 from app.jobs import queue
 from app.jobs.claims import Claim
-from app.runner import OTHERS_SHARE
 from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench, Items, Stage, StepExecutor
