@@ -145,13 +145,17 @@ def refuse_network_file(url: URL, mounts: str) -> None:
 
 
 def is_away(error: DBAPIError) -> bool:
-    """Whether the database, rather than the statement, is at fault: gone, refusing, locked or full.
+    """Whether the database, rather than the statement, is at fault: gone, refusing, locked, full or no database.
 
     Both drivers report these as `OperationalError`; psycopg adds `InterfaceError` for a connection it found closed.
-    SQLite's driver reports a wrong statement so too, under the code that stands for all mistakes without their own.
+    SQLite's driver reports a wrong statement so too, under the code that stands for all mistakes without their own,
+    and a file that is no database, or not any more, as neither.
     """
-    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
-        return False
+    match getattr(error.orig, "sqlite_errorcode", None):
+        case sqlite3.SQLITE_ERROR:
+            return False
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+            return True
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 
 

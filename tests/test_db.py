@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, OperationalError
 
 from app import db
 from app.db import Database, is_away
@@ -189,6 +189,11 @@ def test_away_is_a_database_that_does_not_answer_and_not_a_statement_that_is_wro
         with pytest.raises(OperationalError) as refused:
             n_inputs(Database(make_url(url)))
         assert is_away(refused.value)
+
+    (tmp_path / "notes.txt").write_text("these are no tables" * 100)
+    with pytest.raises(DatabaseError, match="not a database") as no_database:
+        n_inputs(Database(make_url(f"sqlite:///{tmp_path}/notes.txt")))
+    assert is_away(no_database.value)
 
     with pytest.raises(IntegrityError) as broken, database.writing() as session:
         session.execute(INSERT, {"id": new_id(), "at": None})
