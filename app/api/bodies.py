@@ -1,9 +1,12 @@
 """JSON bodies, read strictly: what both lanes do with the bytes of a request, whoever received them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import orjson
+from gunicorn.http.errors import ParseException
 
 from app.data import exact
 from app.data.items import TOO_DEEP, object_end
@@ -20,6 +23,24 @@ def require_json(media_type: str) -> None:
         found = f"is `{media_type}`" if media_type else "is missing"
         detail = f"{found}; this path reads application/json"
         raise UnsupportedMediaType(f"`Content-Type` {detail}", errors=[FieldError("Content-Type:", detail)])
+
+
+@contextmanager
+def receiving(patience_seconds: float) -> Iterator[None]:
+    """Tells a client, by `BadRequest`, what went wrong while its body was read; it had so long for each part of it."""
+    try:
+        yield
+    except (TimeoutError, BlockingIOError):  # of the loop's lane, and of a socket with a limit
+        raise BadRequest(f"nothing of the body arrived for {patience_seconds:g} seconds") from None
+    except (OSError, ValueError, ParseException) as error:
+        raise BadRequest(f"the body could not be received: {error}") from None
+
+
+def cut_short(n_bytes: int, n_announced: int | None) -> BadRequest:
+    """Of a body that ended before its `Content-Length`."""
+    return BadRequest(
+        f"the connection closed before the whole body had arrived: {n_bytes} of {n_announced} bytes"
+    )
 
 
 def parse_json(body: bytes, max_depth: int) -> Any:

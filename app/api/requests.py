@@ -7,17 +7,16 @@ from typing import Any, NoReturn
 
 import structlog
 from flask import Flask, Request, Response, g, request
-from gunicorn.http.errors import ParseException
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import ClientDisconnected
 
-from app.api.bodies import parse_json, require_json
+from app.api.bodies import cut_short, parse_json, receiving, require_json
 from app.api.services import services
 from app.config import Settings
 from app.data.chunks import Limits
 from app.data.codings import decompress
-from app.errors import BadRequest, FieldError, Invalid, NotFound
+from app.errors import FieldError, Invalid, NotFound
 from app.jobs.ids import is_id, new_id
 from app.models.schemas import field_errors
 
@@ -56,23 +55,17 @@ def body_blocks(max_bytes: int) -> Iterator[bytes]:
 
 
 def _received() -> Iterator[bytes]:
-    n_bytes = 0
-    try:
-        while block := request.stream.read(BLOCK_BYTES):
-            n_bytes += len(block)
-            yield block
-        # gunicorn gives what came before a client hung up as if it were all: lines of half an upload may look whole.
-        if n_bytes < (request.content_length or 0):
-            raise ClientDisconnected
-    except ClientDisconnected:
-        raise BadRequest(
-            f"the connection closed before the whole body had arrived: {n_bytes} of {request.content_length} bytes"
-        ) from None
-    except (TimeoutError, BlockingIOError):  # of the loop's lane, and of a socket with a limit
-        seconds = services().settings.client_timeout_seconds
-        raise BadRequest(f"nothing of the body arrived for {seconds:g} seconds") from None
-    except (OSError, ValueError, ParseException) as error:
-        raise BadRequest(f"the body could not be received: {error}") from None
+    n_bytes, n_announced = 0, request.content_length
+    with receiving(services().settings.client_timeout_seconds):
+        try:
+            while block := request.stream.read(BLOCK_BYTES):
+                n_bytes += len(block)
+                yield block
+        except ClientDisconnected:
+            raise cut_short(n_bytes, n_announced) from None
+    # gunicorn gives what came before a client hung up as if it were all: lines of half an upload may look whole.
+    if n_bytes < (n_announced or 0):
+        raise cut_short(n_bytes, n_announced)
 
 
 def read_json(*, any_media_type: bool = False) -> Any:

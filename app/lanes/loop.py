@@ -7,6 +7,7 @@ import asyncio
 
 from flask import Flask
 
+from app.api.bodies import receiving
 from app.api.online import OVERDUE, Question
 from app.api.services import EXTENSION, Services
 from app.errors import BadRequest, Overdue
@@ -28,7 +29,8 @@ class LoopLane:
         self.extensions = flask.extensions
         here: Services = flask.extensions[EXTENSION]
         self._lane = Lane(here, min(MAX_LOOP_BYTES, here.settings.max_request_bytes))
-        self._slow_lane = SlowLane(flask, here.settings.web_threads, here.settings.client_timeout_seconds)
+        self._patience_seconds = here.settings.client_timeout_seconds
+        self._slow_lane = SlowLane(flask, here.settings.web_threads, self._patience_seconds)
         self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +43,7 @@ class LoopLane:
             return
         body = b""
         try:
-            body = await _body(receive)
+            body = await _body(receive, self._patience_seconds)
             answer = await self._answer(asked, body)
         except Exception as error:  # noqa: BLE001 — logged by `problem` if nobody expected it
             if isinstance(error, Overdue) and asked.preference.wait_seconds is not None:
@@ -98,17 +100,17 @@ def _headers(scope: Scope) -> dict[str, str]:
     return headers
 
 
-async def _body(receive: Receive) -> bytes:
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        return bytes(message.get("body", b""))
+async def _body(receive: Receive, patience_seconds: float) -> bytes:
     parts = []
-    while message["type"] == "http.request":
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
-    raise BadRequest(CUT_SHORT)
+    with receiving(patience_seconds):
+        while True:
+            async with asyncio.timeout(patience_seconds):
+                message = await receive()
+            if message["type"] != "http.request":
+                raise BadRequest(CUT_SHORT)
+            parts.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return b"".join(parts)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -10,9 +10,10 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from app.api.bodies import cut_short, receiving
 from app.api.online import OVERDUE
 from app.api.services import Services
-from app.errors import BadRequest, Overdue
+from app.errors import Overdue
 from app.lanes import Answer, Asked, Lane
 from app.lanes.express import Express
 from app.lanes.mailbox import Mailbox
@@ -31,6 +32,7 @@ class ThreadLane:
     def __init__(self, flask: App, here: Services) -> None:
         self._flask = flask
         self._lane = Lane(here, here.settings.max_request_bytes)
+        self._patience_seconds = here.settings.client_timeout_seconds
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         text = environ.get
@@ -47,7 +49,7 @@ class ThreadLane:
             return self._flask(environ, start_response)
         body = b""
         try:
-            body = _body(environ, asked.n_bytes)
+            body = self._body(environ, asked.n_bytes)
             answer = self._answer(asked, body, environ)
         except Exception as error:  # noqa: BLE001 — logged by `problem` if nobody expected it
             if isinstance(error, Overdue) and asked.preference.wait_seconds is not None:
@@ -65,24 +67,19 @@ class ThreadLane:
         """The express of this lane, for what serves connections on a loop, as a `Mailbox` wants it told."""
         return Express(self._lane, Mailbox(call_soon, call_later))
 
+    def _body(self, environ: Environ, n_bytes: int) -> bytes:
+        with receiving(self._patience_seconds):
+            body: bytes = environ["wsgi.input"].read(n_bytes)
+        if len(body) < n_bytes:
+            raise cut_short(len(body), n_bytes)
+        return body
+
     def _answer(self, asked: Asked, body: bytes, environ: Environ) -> Answer:
         question = self._lane.question(asked, body)
         predictions = self._lane.batcher(asked).predict(
             question.items, question.loaded, seconds=asked.seconds, is_gone=_hang_up(environ)
         )
         return self._lane.answer(asked, question.answered(predictions))
-
-
-def _body(environ: Environ, n_bytes: int) -> bytes:
-    try:
-        body: bytes = environ["wsgi.input"].read(n_bytes)
-    except (OSError, ValueError) as error:
-        raise BadRequest(f"the body could not be received: {error}") from None
-    if len(body) < n_bytes:
-        raise BadRequest(
-            f"the connection closed before the whole body had arrived: {len(body)} of {n_bytes} bytes"
-        )
-    return body
 
 
 def _hang_up(environ: Environ) -> Callable[[], bool]:

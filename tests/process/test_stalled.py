@@ -64,6 +64,14 @@ def start(server: Server, client_timeout_seconds: float) -> str:
     return job_id
 
 
+def stalled_upload(server: Server, path: str) -> bytes:
+    """The answer to a body whose second half does not come."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=15) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n"
+        client.sendall(f"{head}Connection: close\r\n\r\n".encode() + b'{"data":[{"number":1},')
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
 @both_lanes
 def test_who_leaves_a_download_that_it_did_not_read_leaves_its_thread_to_others(
     sqlite_server: Server,
@@ -90,13 +98,11 @@ def test_who_reads_and_sends_nothing_for_too_long_is_let_go(sqlite_server: Serve
         assert all(map(is_closed, clients))
     assert server.children() == workers, "gunicorn took none for dead"
 
-    with socket.create_connection(("127.0.0.1", server.port), timeout=15) as client:
-        head = "POST /v1/inputs HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: 99\r\n"
-        client.sendall(f"{head}Connection: close\r\n\r\n".encode() + b'{"number":1}\n')
-        answer = b"".join(iter(lambda: client.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    problem = orjson.loads(answer[answer.index(b"{") :])
-    assert problem["detail"] == "nothing of the body arrived for 2 seconds"
+    for path in ("/v1/inputs", "/v1/models/held/predict"):
+        answer = stalled_upload(server, path)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        problem = orjson.loads(answer[answer.index(b"{") :])
+        assert problem["detail"] == "nothing of the body arrived for 2 seconds"
     assert server.rows("SELECT count(*) AS n FROM inputs") == [{"n": 1}], "nothing of it stays"
 
     status, outputs = server.call("GET", f"/v1/jobs/{job_id}/outputs")
