@@ -1,6 +1,5 @@
 """`twofold models`: what is declared and which version is the default, reloads, and checks of the contract."""
 
-import mimetypes
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -30,6 +29,14 @@ from app.versions.trained import served_versions
 
 N_EXAMPLES = 32
 MAX_ITEMS = 1024
+MEDIA_TYPES = {
+    ".json": "application/json",
+    ".ndjson": "application/x-ndjson",
+    ".jsonl": "application/x-ndjson",
+    ".csv": "text/csv",
+    ".parquet": "application/vnd.apache.parquet",
+}
+"""Of files of items, by the end of their names."""
 
 
 @click.group()
@@ -104,7 +111,7 @@ def reload_models() -> None:
     "--items",
     "items_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help=f"Items for it, in JSON, NDJSON or CSV by the file's name; the first {MAX_ITEMS} are taken.",
+    help=f"Items for it; its name ends with {', '.join(MEDIA_TYPES)}. The first {MAX_ITEMS} are taken.",
 )
 @click.option("--artifact", help="Of a class: its artifact.")
 @click.option(
@@ -116,7 +123,7 @@ def reload_models() -> None:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=3600),
     default=5.0,
     show_default=True,
     help="How long to measure, about.",
@@ -190,9 +197,11 @@ def _option(text: str) -> dict[str, Any]:
 
 
 def _items(settings: Settings, path: Path) -> list[JsonObject]:
-    format = format_of_content_type(
-        "application/x-ndjson" if path.suffix in {".ndjson", ".jsonl"} else mimetypes.guess_type(path.name)[0]
-    )
+    if (media_type := MEDIA_TYPES.get(path.suffix.lower())) is None:
+        raise click.UsageError(
+            f"--items {path}: a name that ends with {', '.join(MEDIA_TYPES)} tells its format"
+        )
+    format = format_of_content_type(media_type)
     limits = Limits(MAX_ITEMS, settings.chunk_bytes, settings.max_item_bytes, settings.max_upload_bytes)
     with path.open("rb") as file:
         chunks = read_items(iter(lambda: file.read(settings.chunk_bytes), b""), format, limits)

@@ -1,10 +1,13 @@
 """`twofold models check`: what it finds wrong, and what batch size it suggests."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
@@ -154,18 +157,25 @@ def test_options_are_toml_or_plain_words(check: Any) -> None:
     assert orjson.loads(result.stdout)["n_items"] == 32
 
 
+def parquet(texts: list[str]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": texts}), file)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "content"),
     [
-        ("items.ndjson", '{"text": "abc"}\n{"text": "a"}\n{"text": "abcd"}\n'),
-        ("items.csv", "text\nabc\na\nabcd\n"),
-        ("items.json", '{"data": [{"text": "abc"}, {"text": "a"}, {"text": "abcd"}]}'),
+        ("items.ndjson", b'{"text": "abc"}\n{"text": "a"}\n{"text": "abcd"}\n'),
+        ("items.csv", b"text\nabc\na\nabcd\n"),
+        ("items.json", b'{"data": [{"text": "abc"}, {"text": "a"}, {"text": "abcd"}]}'),
+        ("items.parquet", parquet(["abc", "a", "abcd"])),
     ],
 )
 def test_items_of_a_file_that_do_not_fit_are_told_and_the_others_run(
-    check: Any, bare: Path, name: str, text: str
+    check: Any, bare: Path, name: str, content: bytes
 ) -> None:
-    (bare / name).write_text(text)
+    (bare / name).write_bytes(content)
 
     result = check("checked:Text", "--items", name)
 
@@ -173,6 +183,15 @@ def test_items_of_a_file_that_do_not_fit_are_told_and_the_others_run(
     assert "3 from the file" in result.stdout
     assert "item 1 does not fit the Item schema: /text: Length must be between 3 and 12." in result.stdout
     assert "batch size" in result.stdout
+
+
+def test_a_file_of_items_whose_name_tells_no_format_is_refused(check: Any, bare: Path) -> None:
+    (bare / "items.txt").write_text("abc")
+
+    result = check("checked:Text", "--items", "items.txt")
+
+    assert result.exit_code == 2
+    assert "--items items.txt: a name that ends with .json, .ndjson, .jsonl, .csv, .parquet" in result.output
 
 
 def test_without_a_schema_a_file_is_asked_for(check: Any, bare: Path) -> None:
