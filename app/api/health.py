@@ -75,7 +75,7 @@ def readyz() -> tuple[dict[str, Any], int]:
 
 
 def _state(served: ServedModel, successor: ServedModel | None) -> str:
-    told = f"failed: {served.reason}" if served.state == "failed" else served.state
+    told = served.state if served.reason is None else f"{served.state}: {served.reason}"
     return told if successor is None else f"{told}; as it is declared now: {_state(successor, None)}"
 
 

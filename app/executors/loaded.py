@@ -22,7 +22,7 @@ def load_once(declaration: Declaration, artifact_cache: Path) -> ServedModel:
         if served is None or served.declaration != declaration:
             served = ServedModel(declaration, artifact_cache)
             served.load()
-            if served.state == "failed":
+            if served.reason is not None:
                 raise TransientFailure(f"{served} failed to load where its chunks run: {served.reason}")
             _loaded[version] = served
     return served

@@ -41,8 +41,9 @@ class Model(Protocol):
         reading it runs code that it brings, as a pickle does, say so with `artifact_runs_code = True`, and none comes
         from elsewhere without a pinned digest. `options` are the declared ones, so name those you take:
         `def load(self, artifact, *, threshold=0.5)`. What it raises leaves this model
-        "failed", with the reason in `/readyz` and the log; the other models are served all the same. A class
-        that has nothing to read may leave `load` out.
+        "failed", with the reason in `/readyz` and the log; the other models are served all the same. After a
+        `ConnectionError`, a `TimeoutError` or an exception with `transient = True` another instance is loaded, a minute
+        later at most. A class that has nothing to read may leave `load` out.
         """
 
     def predict(self, items: list[JsonObject]) -> list[JsonObject]:

@@ -21,7 +21,7 @@ import fsspec
 import structlog
 from filelock import FileLock
 
-from app.models.artifacts import ArtifactError, check_digest, digest, shown
+from app.models.artifacts import ArtifactAway, ArtifactError, check_digest, digest, shown
 from app.models.contract import ContractError
 from app.models.declarations import PROTOCOL_EXTRAS
 from app.models.extras import needs
@@ -213,15 +213,17 @@ def _explained(address: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 — filesystems raise whatever their libraries raise; all of it is told
         cause = error.__cause__ if address.startswith("http") else None
-        raise ArtifactError(_reason(cause or error, address)) from None
+        raise _told(cause or error, address) from None
 
 
-def _reason(error: BaseException, address: str) -> str:
+def _told(error: BaseException, address: str) -> ArtifactError:
     """Why it could not be fetched. Over HTTP fsspec calls any failure a missing file: it is what that came from."""
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
-        return f"artifact {shown(address)} does not exist: correct artifact in models.toml"
+        return ArtifactError(f"artifact {shown(address)} does not exist: correct artifact in models.toml")
     if isinstance(error, PermissionError) or status in {401, 403}:
-        return f"artifact {shown(address)} may not be read: give this process credentials that may"
+        return ArtifactError(
+            f"artifact {shown(address)} may not be read: give this process credentials that may"
+        )
     found = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(address, shown(address))
-    return f"artifact {shown(address)} cannot be fetched: {found}"
+    return ArtifactAway(f"artifact {shown(address)} cannot be fetched: {found}")

@@ -19,6 +19,12 @@ class ArtifactError(ContractError):
     """The artifact is not there, or is not what `models.toml` says; the message says what to change."""
 
 
+class ArtifactAway(ArtifactError):
+    """Where the artifact is does not answer as it should: to try again may help."""
+
+    transient = True
+
+
 def local_artifact(declaration: Declaration, cache: Path, *, runs_code: bool) -> Path | None:
     """Where the declared artifact is on this machine; None if none is declared. Fetched into `cache`, if it is remote.
 

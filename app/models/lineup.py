@@ -1,7 +1,9 @@
 """The lineup: the models of one process, which of them answers for which name, and how one takes another's place."""
 
+import random
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -13,6 +15,9 @@ from app.models.preloading import preloaded
 from app.models.served import ServedModel
 
 log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 60.0
+"""Between two loads of a model that fails in passing: the first, and what it is doubled up to."""
 
 Version = tuple[str, str]
 Names = dict[tuple[str | None, str | None], ServedModel]
@@ -112,8 +117,18 @@ class Lineup:
             threading.Thread(target=self._load, args=[served], name=f"load {served}", daemon=True).start()
 
     def _load(self, served: ServedModel) -> None:
+        """Loads it; what fails in passing again and again, until something else takes its place."""
         came_later = self.is_frozen
         served.load()
+        for pause in _pauses():
+            if served.state != "loading":
+                break
+            time.sleep(random.uniform(0.5, 1.0) * pause)  # not all processes at once
+            with self._lock:
+                if served not in (*self._versions.values(), *self._successors.values()):
+                    return
+            came_later = self.is_frozen
+            served.load()
         with self._lock:
             has_ended_another = self._settle()
         if came_later and not has_ended_another:
@@ -169,9 +184,16 @@ class Lineup:
         log.info("model_retired", model=served.declaration.name, version=served.declaration.version)
 
 
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, MOST_PAUSE_SECONDS)
+
+
 def _version(declared: Declaration) -> Version:
     return declared.name, declared.version
 
 
 def _is_served_by(declared: Declaration, served: ServedModel) -> bool:
-    return served.declaration == declared and served.state != "failed"
+    return served.declaration == declared and served.reason is None

@@ -22,7 +22,8 @@ RETRY_AFTER_SECONDS = 5
 
 
 class ServedModel:
-    """One model version in this process. Made "loading"; `load` ends it "ready", "failed" or "untrained", for good.
+    """One model version in this process. Made "loading"; `load` ends it "ready", "failed" or "untrained", for good, but
+    for what failed in passing: that is "loading" still, with a `reason`, and may be loaded again.
 
     Every method may be called from any thread.
     """
@@ -31,7 +32,8 @@ class ServedModel:
         self.declaration = declaration
         self._artifact_cache = artifact_cache
         self.state: State = "loading"
-        self.reason: str | None = None  # why it failed: the exception's type and message
+        self.reason: str | None = None
+        """Why it failed, in passing or for good: the exception's type and message."""
         self.item_json_schema: dict[str, Any] | None = None
         """JSON Schema of one item; None until the class is imported, and if it declares no `Item`."""
         self.prediction_json_schema: dict[str, Any] | None = None
@@ -50,9 +52,10 @@ class ServedModel:
         return f"model {self.declaration.name} {self.declaration.version}"
 
     def load(self) -> None:
-        """Imports the class, gets the artifact, calls `load` and warms it up; called once.
+        """Imports the class, gets the artifact, calls `load` and warms it up; called while it is "loading".
 
-        Raises nothing: see `state`, `reason`.
+        Raises nothing: see `state`, `reason`. In passing are a store that does not answer, a `ConnectionError`, a
+        `TimeoutError`, and an exception with a true attribute `transient`.
         """
         try:
             self._load()
@@ -62,6 +65,7 @@ class ServedModel:
         except (Exception, SystemExit) as error:  # noqa: BLE001 — recorded in reason and in the log
             self._fail(named(error), error)
         else:
+            self.reason = None
             self.state = "untrained" if self._model is None else "ready"
             log.info("model_untrained" if self._model is None else "model_loaded", **self._labels())
         finally:
@@ -109,7 +113,11 @@ class ServedModel:
             raise contract.ContractError(f"warmup: it raised {named(error)}") from error
 
     def _fail(self, reason: str, error: BaseException) -> None:
-        self.state, self.reason = "failed", reason
+        self.reason = reason
+        if any(map(_is_passing, (error, error.__cause__))):  # what the warmup raised is the cause
+            log.warning("model_not_loaded_yet", **self._labels(), reason=reason)
+            return
+        self.state = "failed"
         log.error("model_failed_to_load", **self._labels(), reason=reason, exc_info=error)
 
     @property
@@ -129,7 +137,7 @@ class ServedModel:
         return callable(getattr(self.model_class, "train", None))
 
     def wait_ready(self, timeout_seconds: float | None = None) -> bool:
-        """Waits while it loads; True once it is ready, False if it failed, is untrained, or the time is over."""
+        """Waits for its first load; True if it is ready, False if it failed, is untrained, or the time is over."""
         self._settled.wait(timeout_seconds)
         return self.state == "ready"
 
@@ -224,8 +232,9 @@ class ServedModel:
         if self.state == "untrained":
             raise Conflict(self.untrained)
         if self._model is None or self.state != "ready":
+            why = "try again soon" if self.reason is None else f"the last attempt failed: {self.reason}"
             raise Unavailable(
-                f"{self} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+                f"{self} is still loading: {why}", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
             )
         return self._model
 
@@ -234,6 +243,11 @@ def named(error: BaseException) -> str:
     """The exception's type and message in one line."""
     message = " ".join(str(error).split())
     return f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    """Whether the same load may succeed later. Most other kinds of `OSError` are about files that are not there."""
+    return isinstance(error, ConnectionError | TimeoutError) or getattr(error, "transient", False)
 
 
 def failure(told: str, error: BaseException) -> ModelFailed:

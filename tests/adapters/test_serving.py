@@ -77,9 +77,9 @@ def get(url: str) -> Any:
 
 
 def settled(url: str) -> Any:
-    """All models, once none of them is loading."""
+    """All models, once each is ready, or has a reason why it is not."""
     models = get(f"{url}/v1/models")["data"]
-    return None if any(each["state"] == "loading" for each in models) else models
+    return models if all(each["state"] == "ready" or each["reason"] for each in models) else None
 
 
 def predict(url: str, *items: Any) -> Any:

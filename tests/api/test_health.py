@@ -62,6 +62,21 @@ def test_a_model_that_failed_is_named_with_its_reason(make_app: MakeApp) -> None
     assert response.json["database"] == "ok"
 
 
+def test_a_model_that_waits_for_what_it_needs_is_named_with_its_reason(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.models.specimens.Dependent.trouble", ConnectionError("nobody is there"))
+    app = make_app(
+        '[[model]]\nname = "dependent"\nversion = "1"\nclass = "tests.models.specimens:Dependent"\n'
+    )
+    services_of(app).registry.default().wait_ready(30)
+
+    response = client_of(app).get("/readyz")
+
+    assert (response.status_code, response.json["ready"]) == (503, False)
+    assert response.json["models"] == {"dependent 1": "loading: ConnectionError: nobody is there"}
+
+
 @on_fresh_databases
 def test_old_tables_are_refused_with_the_command_that_mends_them(
     make_app: MakeApp, database: Database

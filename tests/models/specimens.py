@@ -202,6 +202,25 @@ class Reader(Upper):
         self.artifact = artifact
 
 
+class Dependent(Upper):
+    """Needs something that may be away: to load, or to predict."""
+
+    trouble: Exception | None = None
+    n_loads = 0
+
+    def load(self, artifact: Path | None) -> None:
+        Dependent.n_loads += 1
+        self._ask()
+
+    def predict(self, items: Items) -> Items:
+        self._ask()
+        return super().predict(items)
+
+    def _ask(self) -> None:
+        if Dependent.trouble is not None:
+            raise Dependent.trouble
+
+
 class LoadRaises(Upper):
     def load(self, artifact: Path | None) -> None:
         raise OSError("weights are\ncorrupt")

@@ -254,6 +254,7 @@ def test_what_is_wrong_with_a_remote_artifact_is_told(server: Server, cache: Pat
     assert (
         absent.reason == f"artifact {server.url}/absent.bin does not exist: correct artifact in models.toml"
     )
+    assert [absent.state, wrong.state, away.state] == ["failed", "failed", "loading"]
     assert f"has sha256 {PINNED}, but models.toml pins {'0' * 64}" in str(wrong.reason)
     assert str(away.reason).startswith(
         f"artifact {server.url}/w.bin cannot be fetched: ClientConnectorError: "

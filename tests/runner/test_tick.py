@@ -227,6 +227,24 @@ def test_a_model_that_is_still_loading_is_not_claimed_for(
     assert len(bench.executor.waiting) == 1
 
 
+def test_a_job_waits_for_a_model_that_cannot_be_loaded_for_now(
+    workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.models.lineup.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("tests.models.specimens.Dependent.trouble", ConnectionError("no"))
+    workshop.enqueue(model="dependent")
+    runner = bench.make(bench.declare("dependent", class_path="tests.models.specimens:Dependent", options={}))
+
+    runner.tick()
+    assert not bench.executor.waiting
+    assert workshop.select_all("SELECT status, attempts FROM chunks") == [{"status": "queued", "attempts": 0}]
+
+    monkeypatch.setattr("tests.models.specimens.Dependent.trouble", None)
+    wait_until(lambda: runner._registry.get("dependent").state == "ready", "the model")
+    runner.tick()
+    assert len(bench.executor.waiting) == 1
+
+
 def test_a_model_is_loaded_once_for_all_jobs(workshop: Workshop, bench: Bench, stage: Stage) -> None:
     jobs = [workshop.enqueue(n_items=2) for _ in range(3)]
     runner = bench.make()

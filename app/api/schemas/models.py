@@ -31,7 +31,9 @@ class ArticlePredictions(Schema):
 
 class Successor(Schema):
     state = fields.String(metadata={"enum": ["loading", "failed"]})
-    reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
+    reason = fields.String(
+        allow_none=True, metadata={"description": "why it failed to load; if it is loading, the last attempt"}
+    )
 
 
 class Origin(Schema):
@@ -56,7 +58,9 @@ class ModelSchema(Schema):
     version = fields.String()
     default = fields.Boolean(metadata={"description": "whether requests that name no version get this one"})
     state = fields.String(metadata={"enum": ["loading", "ready", "failed", "untrained", "unserved"]})
-    reason = fields.String(allow_none=True, metadata={"description": "why it failed to load"})
+    reason = fields.String(
+        allow_none=True, metadata={"description": "why it failed to load; if it is loading, the last attempt"}
+    )
     successor = fields.Nested(
         Successor,
         allow_none=True,
