@@ -98,7 +98,9 @@ def _dumps_long(value: Any) -> bytes:
         raise TypeError(_TOO_DEEP) from None
     except ValueError:  # a NaN: the standard library writes it as it is or not at all
         text = write(json.loads(write(value), parse_constant=lambda _: None))
-    return text.encode()
+    written = text.encode()
+    orjson.loads(written)  # which refuses more levels than some versions of the standard library do
+    return written
 
 
 def _plain(value: Any) -> Any:
