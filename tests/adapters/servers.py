@@ -16,6 +16,7 @@ import urllib3
 from sqlalchemy import make_url
 from werkzeug.serving import make_server
 
+from app.api.services import EXTENSION
 from app.config import Settings
 from app.db import Database
 from app.factory import create_app
@@ -147,8 +148,10 @@ def twofold_server(folder: Path, models: str) -> Iterator[str]:
         artifact_cache=folder / "cache",
         runner="off",
     )
-    Database(settings.database_url).upgrade()
-    server = make_server("127.0.0.1", 0, create_app(settings), threaded=True)
+    app = create_app(settings)
+    database: Database = app.extensions[EXTENSION].database
+    database.upgrade()
+    server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -157,6 +160,7 @@ def twofold_server(folder: Path, models: str) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+        database.dispose()
 
 
 def free_port() -> int:

@@ -339,6 +339,7 @@ def shared_server(
     finally:
         server.end()
         server.database.dispose()
+        server.database.dispose()
 
 
 def _free_port() -> int:
