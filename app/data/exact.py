@@ -99,7 +99,10 @@ def _dumps_long(value: Any) -> bytes:
     except ValueError:  # a NaN: the standard library writes it as it is or not at all
         text = write(json.loads(write(value), parse_constant=lambda _: None))
     written = text.encode()
-    orjson.loads(written)  # which refuses more levels than some versions of the standard library do
+    try:
+        orjson.loads(written)  # which refuses more levels than some versions of the standard library write
+    except orjson.JSONDecodeError:
+        raise TypeError(_TOO_DEEP) from None
     return written
 
 
