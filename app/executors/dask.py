@@ -6,7 +6,7 @@ It knows nothing of attempts, which are the queue's. The extra `dask`.
 
 import threading
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,8 @@ class DaskExecutor:
                 self._tell(f"{type(error).__name__}: {error}")
             self._is_over.wait(LOOK_SECONDS)
         if self._client is not None:
-            self._client.close(timeout=1)
+            with suppress(TimeoutError):  # whoever does not answer is left
+                self._client.close(timeout=1)
 
     def _look(self) -> None:
         """Connects if need be, and counts the threads."""

@@ -45,9 +45,9 @@ def is_closed(client: socket.socket) -> bool:
     return True
 
 
-def is_alive(server: Server) -> bool:
+def has_thread(server: Server) -> bool:
     try:
-        return server.call("GET", "/livez", timeout_seconds=1.0)[0] == 200
+        return server.call("GET", "/v1/models", timeout_seconds=1.0)[0] == 200
     except TimeoutError:
         return False
 
@@ -80,8 +80,8 @@ def test_who_leaves_a_download_that_it_did_not_read_leaves_its_thread_to_others(
 
     for _ in range(2):
         with stalled_downloads(sqlite_server, job_id):
-            wait_until(lambda: not is_alive(sqlite_server), "all threads to wait for clients")
-        wait_until(lambda: is_alive(sqlite_server), "the threads to be free", 5)
+            wait_until(lambda: not has_thread(sqlite_server), "all threads to wait for clients")
+        wait_until(lambda: has_thread(sqlite_server), "the threads to be free", 5)
 
     assert sqlite_server.stop() == 0
 
@@ -93,8 +93,8 @@ def test_who_reads_and_sends_nothing_for_too_long_is_let_go(sqlite_server: Serve
     workers = server.children()
 
     with stalled_downloads(server, job_id) as clients:
-        wait_until(lambda: not is_alive(server), "all threads to wait for clients")
-        wait_until(lambda: is_alive(server), "the threads to be free", 15)
+        wait_until(lambda: not has_thread(server), "all threads to wait for clients")
+        wait_until(lambda: has_thread(server), "the threads to be free", 15)
         assert all(map(is_closed, clients))
     assert server.children() == workers, "gunicorn took none for dead"
 
@@ -124,3 +124,16 @@ def test_a_broken_chunk_of_a_body_is_a_400(sqlite_server: Server, broken: bytes)
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert sqlite_server.rows("SELECT count(*) AS n FROM inputs") == [{"n": 0}]
     assert sqlite_server.stop() == 0
+
+
+@pytest.mark.parametrize("lane", ["asgi"], indirect=True)
+def test_probes_are_answered_while_all_threads_wait_for_clients(sqlite_server: Server) -> None:
+    server = sqlite_server
+    job_id = start(server, client_timeout_seconds=600)
+
+    with stalled_downloads(server, job_id):
+        wait_until(lambda: not has_thread(server), "all threads to wait for clients")
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert server.call("GET", path, timeout_seconds=5.0)[0] == 200
+
+    assert server.stop() == 0
