@@ -277,12 +277,12 @@ def test_wrong_options_are_told(server: ModelServer, options: dict[str, Any], re
     assert reason in str(model.reason)
 
 
-def test_a_v2_server_that_is_away_fails_the_load_and_nothing_else(server: ModelServer) -> None:
+def test_a_v2_server_that_is_away_at_the_load_is_waited_for(server: ModelServer) -> None:
     server.close()
 
     model = remote(server, protocol="v2", model_version=None, columns=None, rows=False, retries=0)
 
-    assert model.state == "failed"
+    assert model.state == "loading"
     assert "/v2/models/points cannot be reached" in str(model.reason)
 
 
