@@ -5,6 +5,7 @@ from itertools import islice
 import click
 
 from app.cli.database import connected
+from app.cli.options import json_option, limit_option
 from app.cli.printing import print_facts, print_json, print_table
 from app.config import load_settings
 from app.jobs import again, control, history
@@ -39,10 +40,8 @@ def jobs() -> None:
     "--status", type=click.Choice([str(state) for state in JobState]), help="Only those in this state."
 )
 @click.option("--model", help="Only those of this model.")
-@click.option(
-    "--limit", type=click.IntRange(1, 2**31), default=20, show_default=True, help="So many at most."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@limit_option
+@json_option
 def list_jobs(status: str | None, model: str | None, limit: int, as_json: bool) -> None:
     """List jobs, newest first."""
     with connected() as database:
@@ -59,7 +58,7 @@ def list_jobs(status: str | None, model: str | None, limit: int, as_json: bool) 
 
 @jobs.command("show")
 @click.argument("job_id", metavar="ID", type=_JobId())
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show_job(job_id: str, as_json: bool) -> None:
     """Show a job, its events in order and its first errors."""
     with connected() as database:

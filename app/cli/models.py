@@ -13,6 +13,7 @@ import orjson
 from app.cli.check import Report, check
 from app.cli.database import connected
 from app.cli.examples import example_items
+from app.cli.options import json_option
 from app.cli.printing import print_facts, print_json, print_table
 from app.config import Settings, load_settings
 from app.data import Limits, format_of_content_type, read_items
@@ -45,7 +46,7 @@ def models() -> None:
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def list_models(as_json: bool) -> None:
     """List the models as declared; whether they load, a start of the service tells.
 
@@ -128,7 +129,7 @@ def reload_models() -> None:
     show_default=True,
     help="How long to measure, about.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def check_model(
     context: click.Context,

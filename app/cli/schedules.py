@@ -3,6 +3,7 @@
 import click
 
 from app.cli.database import connected
+from app.cli.options import json_option, limit_option
 from app.cli.printing import print_json, print_table
 from app.jobs import schedules as scheduling
 
@@ -13,10 +14,8 @@ def schedules() -> None:
 
 
 @schedules.command("list")
-@click.option(
-    "--limit", type=click.IntRange(1, 2**31), default=20, show_default=True, help="So many at most."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@limit_option
+@json_option
 def list_schedules(limit: int, as_json: bool) -> None:
     """List schedules, newest first, each with its next instant and its last job."""
     with connected() as database:
