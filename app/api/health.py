@@ -33,7 +33,7 @@ class Readiness(Schema):
         keys=fields.String(),
         values=fields.String(),
         metadata={
-            "description": "ready, loading, untrained, or why it failed; so too what is to take its place"
+            "description": "ready, loading, untrained or failed, and why; so too what is to take its place"
         },
     )
     runners_in_trouble = fields.Dict(
@@ -75,7 +75,8 @@ def readyz() -> tuple[dict[str, Any], int]:
 
 
 def _state(served: ServedModel, successor: ServedModel | None) -> str:
-    told = served.state if served.reason is None else f"{served.state}: {served.reason}"
+    reason = served.reason
+    told = served.state if reason is None else f"{served.state}: {reason}"
     return told if successor is None else f"{told}; as it is declared now: {_state(successor, None)}"
 
 

@@ -83,7 +83,7 @@ def overdue(served: ServedModel, seconds: float) -> Overdue:
 def answer_online(served: ServedModel, *, is_article: bool = False) -> Response:
     """Answers the current request: with predictions, or with the job that it prefers to a late answer.
 
-    It is one that no lane takes. One that comes while the model loads waits for it rather than fail.
+    It is one that no lane takes. One that comes while the model loads for the first time waits for it rather than fail.
     """
     here = services()
     if not is_article:

@@ -7,12 +7,14 @@ incoming/<address>/      what is being downloaded; of no use after a crash, and 
 locks/<address>.lock     held by the one process that downloads from an address; the others wait for it
 """
 
+import errno
 import hashlib
 import posixpath
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +36,13 @@ SILENCE_SECONDS = 60.0
 VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "Content-MD5", "Last-Modified", "LastModified")
 """Under which names the filesystems tell that a file was replaced."""
 
+REFUSALS = {
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "DefaultCredentialsError",
+    "ParamValidationError",
+}
+"""What botocore and google-auth raise of what only a change of the configuration mends."""
 BROUGHT = "artifact"
 """The name of what comes from no address."""
 
@@ -218,7 +227,7 @@ def _explained(address: str) -> Iterator[None]:
 
 def _told(error: BaseException, address: str) -> ArtifactError:
     """Why it could not be fetched. Over HTTP fsspec calls any failure a missing file: it is what that came from."""
-    status = getattr(error, "status", None)
+    status = getattr(error, "status", None) or getattr(error, "code", None)
     if isinstance(error, FileNotFoundError) or status == 404:
         return ArtifactError(f"artifact {shown(address)} does not exist: correct artifact in models.toml")
     if isinstance(error, PermissionError) or status in {401, 403}:
@@ -226,4 +235,16 @@ def _told(error: BaseException, address: str) -> ArtifactError:
             f"artifact {shown(address)} may not be read: give this process credentials that may"
         )
     found = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(address, shown(address))
-    return ArtifactAway(f"artifact {shown(address)} cannot be fetched: {found}")
+    kind = ArtifactError if _is_for_good(error, status) else ArtifactAway
+    return kind(f"artifact {shown(address)} cannot be fetched: {found}")
+
+
+def _is_for_good(error: BaseException, status: object) -> bool:
+    """Whether to fetch it again is of no use: the request is wrong, or this disk is full."""
+    if isinstance(status, int):
+        return status < 500 and status not in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+    return (
+        isinstance(error, ValueError | TypeError)
+        or type(error).__name__ in REFUSALS
+        or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    )

@@ -42,6 +42,8 @@ class Lineup:
         self._versions: dict[Version, ServedModel] = {}
         self._successors: dict[Version, ServedModel] = {}
         """Those declared anew whose predecessor answers, for they are loading, or failed to."""
+        self._pausing: set[ServedModel] = set()
+        """Those that failed in passing and wait for their next load."""
         self._defaults: dict[str, str] = {}
         self.names: Names = {}
         """What answers: by name and version; by name and None, its default; by None and None, the first name's."""
@@ -100,9 +102,9 @@ class Lineup:
         """The model of a declaration, if neither what answers nor its successor is just that."""
         version = _version(declared)
         answering, successor = self._versions.get(version), self._successors.pop(version, None)
-        if answering is not None and _is_served_by(declared, answering):
+        if answering is not None and self._is_served_by(declared, answering):
             return None
-        if successor is not None and _is_served_by(declared, successor):
+        if successor is not None and self._is_served_by(declared, successor):
             self._successors[version] = successor
             return None
         made = preloaded(declared) or ServedModel(declared, self._artifact_cache)
@@ -112,26 +114,31 @@ class Lineup:
         (self._successors if has_predecessor else self._versions)[version] = made
         return made
 
+    def _is_served_by(self, declared: Declaration, served: ServedModel) -> bool:
+        """Whether this is the model of a declaration, rather than one to be loaded anew."""
+        return served.declaration == declared and served.state != "failed" and served not in self._pausing
+
     def _load_each(self, loading: list[ServedModel]) -> None:
         for served in loading:
             threading.Thread(target=self._load, args=[served], name=f"load {served}", daemon=True).start()
 
     def _load(self, served: ServedModel) -> None:
         """Loads it; what fails in passing again and again, until something else takes its place."""
-        came_later = self.is_frozen
         served.load()
         for pause in _pauses():
             if served.state != "loading":
                 break
+            with self._lock:
+                self._pausing.add(served)
             time.sleep(random.uniform(0.5, 1.0) * pause)  # not all processes at once
             with self._lock:
+                self._pausing.discard(served)
                 if served not in (*self._versions.values(), *self._successors.values()):
                     return
-            came_later = self.is_frozen
             served.load()
         with self._lock:
             has_ended_another = self._settle()
-        if came_later and not has_ended_another:
+        if self.is_frozen and not has_ended_another:
             freeze()
 
     def _settle(self) -> bool:
@@ -193,7 +200,3 @@ def _pauses() -> Iterator[float]:
 
 def _version(declared: Declaration) -> Version:
     return declared.name, declared.version
-
-
-def _is_served_by(declared: Declaration, served: ServedModel) -> bool:
-    return served.declaration == declared and served.reason is None

@@ -32,7 +32,7 @@ class Registry:
     def start(self) -> None:
         """Begins to load all versions, each in a daemon thread of its own, and returns at once.
 
-        It never raises for a model: one that cannot be loaded is "failed", with a reason.
+        It never raises for a model: one that cannot be loaded has a `reason`.
         """
         self._lineup()
 
@@ -46,7 +46,7 @@ class Registry:
         self._lineup().replace(self._declarations)
 
     def freeze_when_loaded(self) -> None:
-        """Loads all, then hides it from the garbage collector, and later what replaces it; returns at once.
+        """Loads all, then hides it from the garbage collector, and what comes later when it is there; returns at once.
 
         For a process that serves until it ends: see `app.models.garbage`.
         """

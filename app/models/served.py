@@ -87,16 +87,13 @@ class ServedModel:
 
     def _take_schemas(self, model: Model | type[Model]) -> None:
         """Those of the class, so that they are published while it loads; then those that `load` has set."""
-        if (item := contract.nested_schema(model, "Item")) is not None:
-            self._item = schemas.item_schema(item)
-        if (declared := contract.nested_schema(model, "Prediction")) is not None:
-            self._prediction = schemas.item_schema(declared)
-            prediction = declared()
-            self._prediction_fields = frozenset(
-                known for name, field in prediction.fields.items() for known in (name, field.data_key or name)
-            )
-            self.prediction_json_schema = schemas.json_schema(prediction)
+        item, declared = (contract.nested_schema(model, name) for name in ("Item", "Prediction"))
+        self._item = None if item is None else schemas.item_schema(item)
         self.item_json_schema = schemas.json_schema(self._item)
+        prediction = None if declared is None else declared()
+        self._prediction = None if declared is None else schemas.item_schema(declared)
+        self._prediction_fields = None if prediction is None else _names_of_fields(prediction)
+        self.prediction_json_schema = schemas.json_schema(prediction)
 
     def _warm_up(self, model: Model) -> None:
         """Predicts the declared items, so that what a model does only once is done before the first request."""
@@ -232,11 +229,23 @@ class ServedModel:
         if self.state == "untrained":
             raise Conflict(self.untrained)
         if self._model is None or self.state != "ready":
-            why = "try again soon" if self.reason is None else f"the last attempt failed: {self.reason}"
-            raise Unavailable(
-                f"{self} is still loading: {why}", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
-            )
+            raise self.still_loading()
         return self._model
+
+    def still_loading(self) -> Unavailable:
+        """What is told to who needs it before it is loaded."""
+        reason = self.reason
+        why = "try again soon" if reason is None else f"the last attempt failed: {reason}"
+        return Unavailable(
+            f"{self} is still loading: {why}", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
+        )
+
+
+def _names_of_fields(schema: Schema) -> frozenset[str]:
+    """What the fields are called, in the class and in JSON."""
+    return frozenset(
+        known for name, field in schema.fields.items() for known in (name, field.data_key or name)
+    )
 
 
 def named(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.errors import Invalid, ModelFailed, Unavailable, refused
 from app.models import JsonObject, Model, contract, schemas
-from app.models.served import RETRY_AFTER_SECONDS, ServedModel, failure, named
+from app.models.served import ServedModel, failure, named
 
 GIVEN = ("items", "artifact", "progress")
 """What `train` gets besides its options; the last if it asks for it."""
@@ -84,7 +84,5 @@ def _class_of(served: ServedModel) -> type[Model]:
     if served.state == "failed":
         raise Unavailable(f"{served} failed to load: {served.reason}")
     if served.model_class is None:
-        raise Unavailable(
-            f"{served} is still loading: try again soon", headers={"Retry-After": str(RETRY_AFTER_SECONDS)}
-        )
+        raise served.still_loading()
     return served.model_class

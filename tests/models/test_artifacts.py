@@ -1,5 +1,6 @@
 """Artifacts: where they come from, what is checked before a model sees them, and every way to have none."""
 
+import errno
 import hashlib
 import importlib
 import os
@@ -18,6 +19,8 @@ from typing import Any
 
 import pytest
 import trustme
+from aiohttp import ClientConnectionError
+from botocore.exceptions import NoCredentialsError, ParamValidationError
 
 from app.models.artifacts import digest, shown
 from app.models.served import ServedModel
@@ -260,6 +263,40 @@ def test_what_is_wrong_with_a_remote_artifact_is_told(server: Server, cache: Pat
         f"artifact {server.url}/w.bin cannot be fetched: ClientConnectorError: "
     )
     assert list((cache / "sha256").iterdir()) == []
+
+
+class Answered(Exception):
+    """What an HTTP library raises of an answer, with its status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (ClientConnectionError("no"), "loading"),
+        (TimeoutError("no"), "loading"),
+        (OSError(errno.EIO, "no"), "loading"),
+        (Answered(503), "loading"),
+        (Answered(429), "loading"),
+        (Answered(400), "failed"),
+        (OSError(errno.ENOSPC, "no"), "failed"),
+        (NoCredentialsError(), "failed"),
+        (ParamValidationError(report="no"), "failed"),
+        (ValueError("no"), "failed"),
+    ],
+)
+def test_what_may_pass_is_told_from_what_does_not(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, state: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("app.models.artifact_cache._files", fail)
+
+    assert loaded(Reader, cache, "s3://weights/w.bin", PINNED).state == state
 
 
 def test_a_password_or_a_signature_is_shown_nowhere(server: Server, cache: Path) -> None:

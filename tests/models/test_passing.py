@@ -6,9 +6,11 @@ from http.client import RemoteDisconnected
 from pathlib import Path
 
 import pytest
+from marshmallow import Schema
 
 from app.errors import Unavailable
 from app.executors.loaded import load_once
+from app.models import JsonObject
 from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.models.served import ServedModel
@@ -119,6 +121,69 @@ def test_a_reload_loads_at_once_what_waits_for_its_next_load(much_later: Callabl
     loads = f"load {waiting}"
     wait_until(lambda: loads not in {each.name for each in threading.enumerate()}, "the old one to be left")
     assert (waiting.state, Dependent.n_loads) == ("loading", 2)
+
+
+def test_a_reload_leaves_alone_what_is_being_loaded_again(
+    soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_load, begun_again = threading.Event(), threading.Event()
+    registry = begun(declare(Dependent))
+    model = registry.get("specimen")
+
+    def wait(_self: Dependent) -> None:
+        begun_again.set()
+        assert may_load.wait(30)
+
+    monkeypatch.setattr(Dependent, "_ask", wait)
+    assert begun_again.wait(30)
+    n_loads = Dependent.n_loads
+    registry.replace([declare(Dependent)])
+
+    assert registry.get("specimen") is model
+    may_load.set()
+    wait_until(lambda: model.state == "ready", "it to be loaded")
+    assert Dependent.n_loads == n_loads, "by nobody else"
+
+
+def test_what_loads_after_all_others_is_hidden_from_the_garbage_collector_too(
+    soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[str] = []
+    registry = begun(declare(Dependent))
+    monkeypatch.setattr("app.models.registry.freeze", lambda: frozen.append("the others"))
+    monkeypatch.setattr("app.models.lineup.freeze", lambda: frozen.append("what came later"))
+    registry.freeze_when_loaded()
+    wait_until(lambda: frozen == ["the others"], "the others to be hidden")
+
+    Dependent.trouble = None
+
+    wait_until(lambda: frozen == ["the others", "what came later"], "what came later to be hidden")
+
+
+class Learning:
+    """Learns from its weights what items are; those that it finds the second time say nothing of it."""
+
+    Item: type[Schema]
+
+    def load(self, artifact: Path | None) -> None:
+        Dependent.n_loads += 1
+        if Dependent.n_loads == 1:
+            self.Item = Upper.Item
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        if Dependent.trouble is not None:
+            raise Dependent.trouble
+        return [{} for _ in items]
+
+
+def test_nothing_stays_of_an_attempt_that_failed() -> None:
+    model = served(Learning, warmup=[{"text": "a"}])
+    assert (model.state, model.item_json_schema is None) == ("loading", False)
+
+    Dependent.trouble = None
+    model.load()
+
+    assert (model.state, model.item_json_schema) == ("ready", None)
 
 
 def test_what_is_served_is_served_on_while_its_successor_fails_in_passing(soon: None) -> None:
