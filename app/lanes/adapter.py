@@ -17,7 +17,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-CUT_SHORT = "the connection closed before the whole body had arrived"
+CUT_SHORT = "the connection closed, or sent nothing for too long, before the whole body had arrived"
+"""gunicorn tells of both alike: it waits for a body no longer than its `--timeout`."""
 HUNG_UP = "twofold.hung_up"
 PART_BYTES = 256 << 10
 """What is sent at once: a client that takes no more than this in its time is taken for one that takes nothing."""

@@ -18,8 +18,9 @@ from app.lanes.mailbox import Mailbox
 from app.models import JsonObject
 from app.models.batcher import Batcher, Call
 
-PROBES, PROBE_THREADS = ("/livez", "/readyz", "/metrics"), 4
-"""What an orchestrator asks, in threads of its own: it shall not end a worker whose threads are all at slow uploads."""
+PROBES, PROBE_THREADS = ("/livez", "/readyz", "/metrics"), 2
+"""What an orchestrator asks, each in threads of its own: it shall not end a worker because all threads are at slow
+uploads, or because the database, which `/readyz` asks, does not answer."""
 MAX_LOOP_BYTES = 256 * 1024
 """Longer bodies are parsed by a thread: on the loop, every other request would wait a millisecond for each of them."""
 
@@ -33,7 +34,7 @@ class LoopLane:
         self._lane = Lane(here, min(MAX_LOOP_BYTES, here.settings.max_request_bytes))
         self._patience_seconds = here.settings.client_timeout_seconds
         self._slow_lane = SlowLane(flask, here.settings.web_threads, self._patience_seconds)
-        self._probe_lane = SlowLane(flask, PROBE_THREADS, self._patience_seconds)
+        self._probes = {path: SlowLane(flask, PROBE_THREADS, self._patience_seconds) for path in PROBES}
         self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,8 +43,7 @@ class LoopLane:
             return
         asked = self._lane.asked(scope["method"], scope["path"], **_headers(scope))
         if asked is None:
-            lane = self._probe_lane if scope["path"] in PROBES else self._slow_lane
-            await lane(scope, receive, send)
+            await self._probes.get(scope["path"], self._slow_lane)(scope, receive, send)
             return
         body = b""
         try:
