@@ -45,13 +45,21 @@ except ConfigurationError as error:
 
 CLIENT_TIMEOUT = struct.pack("ll", *divmod(int(settings.client_timeout_seconds * 1e6), 10**6))
 METRICS, OURS = "PROMETHEUS_MULTIPROC_DIR", "twofold-metrics-"
-MEMORY = "/dev/shm"  # noqa: S108 — only a folder that is made for us alone is written to
+MEMORY, ROOM_BYTES = "/dev/shm", 16 << 20  # noqa: S108 — only a folder that is made for us alone is written to
+
+
+def _make_metrics_folder() -> str:
+    """In memory, where there is room: its files are mapped, so that where a disk, or memory, is full the next number
+    that is counted ends the process, by SIGBUS; and of the two a disk is full more often."""
+    with suppress(OSError):
+        if shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+            return tempfile.mkdtemp(prefix=OURS, dir=MEMORY)
+    return tempfile.mkdtemp(prefix=OURS)
+
+
 if METRICS not in os.environ:
     # Before anything imports the client of Prometheus, which looks for this then: what needs it is imported below.
-    # In memory where that can be had: its files are mapped, and on a disk that is full the next number that is counted
-    # would end the process, by SIGBUS.
-    in_memory = MEMORY if os.access(MEMORY, os.W_OK) else None
-    os.environ[METRICS] = tempfile.mkdtemp(prefix=OURS, dir=in_memory)
+    os.environ[METRICS] = _make_metrics_folder()
 
 
 class WebWorker(ThreadWorker):
@@ -206,11 +214,9 @@ def child_exit(_server: Arbiter, worker: Worker) -> None:
     mark_process_dead(worker.pid)
 
 
-def on_exit(server: Arbiter) -> None:
+def on_exit(_server: Arbiter) -> None:
     directory = Path(os.environ[METRICS])
-    if (
-        directory.name.startswith(OURS) and not server.reexec_pid
-    ):  # after SIGUSR2, the new server goes on with it
+    if directory.name.startswith(OURS):
         shutil.rmtree(directory, ignore_errors=True)
 
 
