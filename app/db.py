@@ -151,7 +151,7 @@ def is_away(error: DBAPIError) -> bool:
     SQLite's driver reports a wrong statement so too, under the code that stands for all mistakes without their own,
     and a file that is no database, or not any more, as neither.
     """
-    match getattr(error.orig, "sqlite_errorcode", None):
+    match getattr(error.orig, "sqlite_errorcode", 0) & 0xFF:  # but for what tells its kinds apart
         case sqlite3.SQLITE_ERROR:
             return False
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:

@@ -195,6 +195,10 @@ def test_away_is_a_database_that_does_not_answer_and_not_a_statement_that_is_wro
         n_inputs(Database(make_url(f"sqlite:///{tmp_path}/notes.txt")))
     assert is_away(no_database.value)
 
+    damaged = sqlite3.DatabaseError("database disk image is malformed")
+    damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT_INDEX  # as the driver does
+    assert is_away(DatabaseError("SELECT", {}, damaged))
+
     with pytest.raises(IntegrityError) as broken, database.writing() as session:
         session.execute(INSERT, {"id": new_id(), "at": None})
     assert not is_away(broken.value)

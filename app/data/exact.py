@@ -91,19 +91,24 @@ def _dumps_sorted(value: Any) -> bytes:
 
 def _dumps_long(value: Any) -> bytes:
     """Like `dumps`, integers beyond 64 bits included; the last try, because it is ten times slower."""
-    write = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), default=_plain)
     try:
-        text = write(value, allow_nan=False)
+        text = _written(value).encode()
+        orjson.loads(
+            text
+        )  # which refuses numbers, and on newer Pythons levels, that the standard library writes
     except RecursionError:
         raise TypeError(_TOO_DEEP) from None
-    except ValueError:  # a NaN: the standard library writes it as it is or not at all
-        text = write(json.loads(write(value), parse_constant=lambda _: None))
-    written = text.encode()
+    except orjson.JSONDecodeError as error:
+        raise TypeError(error.msg) from None
+    return text
+
+
+def _written(value: Any) -> str:
+    write = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), default=_plain)
     try:
-        orjson.loads(written)  # which refuses more levels than some versions of the standard library write
-    except orjson.JSONDecodeError:
-        raise TypeError(_TOO_DEEP) from None
-    return written
+        return write(value, allow_nan=False)
+    except ValueError:  # a NaN: the standard library writes it as it is or not at all
+        return write(json.loads(write(value), parse_constant=lambda _: None))
 
 
 def _plain(value: Any) -> Any:

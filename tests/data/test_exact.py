@@ -112,8 +112,22 @@ def test_what_nests_too_deep_is_not_written(id: int, depth: int) -> None:
     for _ in range(depth):
         value = [value]
 
-    with pytest.raises((TypeError, ValueError), match="ecursion"):
+    with pytest.raises((TypeError, ValueError), match=r"ecursion|depth"):
         exact.dumps({"id": id, "value": value})
+
+
+def test_what_nests_too_deep_beside_a_nan_is_not_written() -> None:
+    value: Any = 1
+    for _ in range(3000):
+        value = [value]
+
+    with pytest.raises(TypeError):
+        exact.dumps({"nan": float("nan"), "id": BIG, "value": value})
+
+
+def test_a_number_that_could_not_be_read_again_is_not_written() -> None:
+    with pytest.raises(TypeError, match="number is infinity"):
+        exact.dumps({"id": 10**400})
 
 
 def test_what_contains_itself_is_not_written() -> None:
