@@ -147,12 +147,13 @@ def check_model(
     """
     settings = load_settings()
     configure_logging(settings)
+    given = [] if items_file is None else _items(settings, items_file)
     served = ServedModel(_target(settings, target, artifact, options), settings.artifact_cache)
     served.load()
     if served.state != "ready":
         why = served.untrained if served.state == "untrained" else f"{served} does not load: {served.reason}"
         raise click.ClickException(why)
-    items = _items(settings, items_file) if items_file else example_items(served.item_json_schema, N_EXAMPLES)
+    items = given or example_items(served.item_json_schema, N_EXAMPLES)
     if not items:
         raise click.UsageError(f"{served} has no Item schema to make items from: give some with --items FILE")
     report = check(served, items, seconds=seconds)

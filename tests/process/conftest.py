@@ -339,7 +339,6 @@ def shared_server(
     finally:
         server.end()
         server.database.dispose()
-        server.database.dispose()
 
 
 def _free_port() -> int:
