@@ -94,7 +94,8 @@ def drop_abandoned_uploads(session: Session, *, limit: int) -> int:
 def clear(session: Session) -> bool:
     """Deletes a few rows of one pruned job or input; whether there was anything to do.
 
-    The items of an input stay for as long as outputs of its jobs are kept, which are read beside them.
+    The items of an input stay for as long as outputs of its jobs are kept, which are read beside them. An id may be
+    that of a job and of an input, or be given to a new job after the old one: rows go of what is pruned alone.
     """
     is_read = exists().where(
         Job.input_id == Leftover.id,
@@ -108,9 +109,17 @@ def clear(session: Session) -> bool:
     )
     if pruned_id is None:
         return False
-    outputs = select(Output.chunk_id).where(Output.job_id == pruned_id).limit(PAYLOADS_AT_ONCE)
-    errors = select(ItemError.item_index).where(ItemError.job_id == pruned_id).limit(ERRORS_AT_ONCE)
-    items = select(InputChunk.seq).where(InputChunk.input_id == pruned_id).limit(PAYLOADS_AT_ONCE)
+    job_is_pruned = exists().where(Job.id == pruned_id, Job.pruned_at.is_not(None))
+    input_is_pruned = exists().where(Input.id == pruned_id, Input.pruned_at.is_not(None))
+    outputs = select(Output.chunk_id).where(Output.job_id == pruned_id, job_is_pruned).limit(PAYLOADS_AT_ONCE)
+    errors = (
+        select(ItemError.item_index).where(ItemError.job_id == pruned_id, job_is_pruned).limit(ERRORS_AT_ONCE)
+    )
+    items = (
+        select(InputChunk.seq)
+        .where(InputChunk.input_id == pruned_id, input_is_pruned)
+        .limit(PAYLOADS_AT_ONCE)
+    )
     deletions = (
         delete(Output).where(Output.chunk_id.in_(outputs)).returning(Output.chunk_id),
         delete(ItemError)
@@ -124,7 +133,9 @@ def clear(session: Session) -> bool:
     if not any(n_rows):
         session.execute(delete(Leftover).where(Leftover.id == pruned_id), execution_options=UNSYNCHRONIZED)
         session.execute(  # an abandoned upload leaves no history
-            delete(Input).where(Input.id == pruned_id, Input.status == "receiving"),
+            delete(Input).where(
+                Input.id == pruned_id, Input.status == "receiving", Input.pruned_at.is_not(None)
+            ),
             execution_options=UNSYNCHRONIZED,
         )
     return True
@@ -142,5 +153,6 @@ def _is_over(
 
 
 def _leave_over(session: Session, ids: Sequence[str]) -> None:
-    if ids:
-        session.execute(insert(Leftover), [{"id": each} for each in ids])
+    present = set(session.scalars(select(Leftover.id).where(Leftover.id.in_(ids)))) if ids else set()
+    if new := [{"id": each} for each in ids if each not in present]:
+        session.execute(insert(Leftover), new)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from app.cache.eviction import evict
 from app.config import Settings
-from app.db import Database
+from app.db import Database, is_away
 from app.errors import ServingError
 from app.jobs import control, history, retention, schedules
 from app.models.registry import Registry
@@ -69,7 +70,12 @@ class Upkeep:
             seconds = (following - history.database_time(session)).total_seconds()
             due = schedules.due(session, versions) if seconds <= 0 else []
         for schedule_id, fire_at in due:
-            self._fire(schedule_id, fire_at, versions)
+            try:
+                self._fire(schedule_id, fire_at, versions)
+            except DBAPIError as error:
+                if is_away(error):
+                    raise
+                log.exception("schedule_not_fired", schedule_id=schedule_id)  # and the others are
         return min(max(seconds, 0.0), self._settings.poll_seconds) or self._settings.poll_seconds
 
     def _fire(self, schedule_id: str, fire_at: datetime, versions: Mapping[str, str]) -> None:

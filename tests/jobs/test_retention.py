@@ -74,6 +74,47 @@ def test_after_the_retention_time_payloads_go_and_history_stays(workshop: Worksh
     assert not sweep_all(workshop.database, 30.0)
 
 
+@pytest.mark.parametrize("pruned", ["jobs", "inputs", "both"])
+def test_a_job_with_the_id_of_its_input_takes_nothing_of_it_along(workshop: Workshop, pruned: str) -> None:
+    shared = workshop.upload(4, 2)
+    with workshop.database.writing() as session:
+        control.enqueue(session, job_id=shared, model="sentiment", version="1", input_id=shared, window=9)
+    first, *rest = workshop.claim(limit=100)
+    workshop.finish(done(first, 0), *map(done, rest))
+    if pruned != "inputs":
+        set_back(workshop.database, "jobs", shared, "expires_at")
+    if pruned != "jobs":
+        set_back(workshop.database, "inputs", shared, "expires_at")
+
+    sweep_all(workshop.database, None)
+
+    kept_of_job = {
+        "outputs": 2,
+        "item_errors": 1,
+        "input_chunks": 2,
+        "leftovers": 1,
+    }  # whose items are read beside
+    kept = {"jobs": {"input_chunks": 2}, "inputs": kept_of_job, "both": {}}
+    assert sizes(workshop) == {"jobs": 1, "inputs": 1} | kept[pruned]
+
+
+def test_a_new_job_under_the_id_of_one_that_was_pruned_and_deleted_keeps_its_outputs(
+    workshop: Workshop,
+) -> None:
+    job_id = run(workshop)
+    set_back(workshop.database, "jobs", job_id, "expires_at")
+    sweep(workshop.database, None)
+    input_id = workshop.upload(2)
+    with workshop.database.writing() as session:
+        control.remove(session, job_id)
+        control.enqueue(session, job_id=job_id, model="sentiment", version="1", input_id=input_id, window=9)
+    workshop.finish(*map(done, workshop.claim(limit=100)))
+
+    sweep_all(workshop.database, None)
+
+    assert len(workshop.predicted(job_id)) == 2
+
+
 def test_a_job_and_an_input_may_have_a_time_of_their_own(workshop: Workshop) -> None:
     job_id, other = run(workshop), run(workshop)
     input_id = str(workshop.job(other)["input_id"])

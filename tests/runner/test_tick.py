@@ -9,16 +9,17 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.executors.supply import LEAST_PER_SLOT, MOST_PER_SLOT
 from app.intake import OTHERS_SHARE
 from app.jobs import queue
 from app.jobs.claims import Claim
+from app.jobs.upkeep import UPKEEP_SECONDS
 from tests.conftest import on_fresh_databases
 from tests.jobs.conftest import Workshop
-from tests.runner.conftest import Bench, Items, Stage, StepExecutor
+from tests.runner.conftest import Bench, Clock, Items, Stage, StepExecutor
 from tests.waiting import wait_until
 
 SelectAll = Callable[..., list[dict[str, Any]]]
@@ -243,6 +244,27 @@ def test_a_job_waits_for_a_model_that_cannot_be_loaded_for_now(
     wait_until(lambda: runner._registry.get("dependent").state == "ready", "the model")
     runner.tick()
     assert len(bench.executor.waiting) == 1
+
+
+def test_an_upkeep_that_fails_keeps_no_job_from_running(
+    workshop: Workshop, bench: Bench, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    tries: list[float] = []
+
+    def fail(_upkeep: object) -> float:
+        tries.append(clock.monotonic())
+        raise IntegrityError("INSERT", {}, Exception("not unique"))
+
+    monkeypatch.setattr("app.runner.Upkeep.tend", fail)
+    workshop.enqueue()
+    runner = bench.make()
+
+    runner.tick()
+    runner.tick()
+    assert (len(bench.executor.waiting), len(tries)) == (1, 1)
+    clock.seconds += UPKEEP_SECONDS
+    runner.tick()
+    assert len(tries) == 2
 
 
 def test_a_model_is_loaded_once_for_all_jobs(workshop: Workshop, bench: Bench, stage: Stage) -> None:
