@@ -64,17 +64,21 @@ def delete_version(model: str, version: str) -> Response:
     here = services()
     here.database.require_current_schema()
     with here.database.writing() as session:
+        trained.remove(session, model, version)
         promotion = events.promotions(session).get(model)
         if promotion is not None and promotion.version == version:
             raise Conflict(f"version {version} is the default of {model}: promote another one first")
-        trained.remove(session, model, version)
+        if here.registry.defaults().get(model) == version:
+            raise Conflict(
+                f"version {version} is the default of {model} until the one promoted since is ready"
+            )
         events.tell_reload(session)
     return Response(status=204)
 
 
 @blueprint.post("/v1/models/<model>/versions/<version>/promote")
 @blueprint.response(202, PromotionSchema)
-@blueprint.problems(404, 409, 503)
+@blueprint.problems(404, 409, 410, 503)
 def promote_version(model: str, version: str) -> tuple[dict[str, str], int]:
     """Makes a version the model's default, in every process of every host that uses this database.
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.data.chunks import MISSING, part, unpack
 from app.db import UNSYNCHRONIZED
 from app.errors import Conflict, Gone, NotFound
-from app.jobs.control import wake
+from app.jobs.control import require_version, wake
 from app.jobs.ledger import queue_pending, tell
 from app.jobs.states import queue_of
 from app.tables import (
@@ -34,7 +34,8 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
     The only way out of a terminal state, and only at a client's word. Outputs stay; a chunk of which only some
     items failed is cut into runs of items, so that the others are not predicted again. An object in a store is not
     cut: its chunk runs again as a whole, and the new object takes its place in the manifest. `Conflict` if the job has
-    not ended or has nothing to run again, `Gone` if its outputs or its input's items were pruned.
+    not ended or has nothing to run again, `Gone` if its outputs or its input's items were pruned, or its version was
+    removed.
     """
     job = session.execute(
         select(
@@ -63,6 +64,7 @@ def retry(session: Session, job_id: str, *, window: int) -> None:
         select(Input.pruned_at).where(Input.id == job.input_id).with_for_update(read=True)
     ).one():
         raise Gone(f"the items of input {job.input_id} have expired: upload them again and make a new job")
+    require_version(session, job.model, job.version)
     if job.n_succeeded == job.n_items:
         raise Conflict(f"job {job_id} has a prediction for every item: there is nothing to retry")
     n_again, n_cached_again = (0, 0) if job.output_url is None else _reopen_objects(session, job_id)

@@ -17,7 +17,17 @@ from app.errors import Conflict, Gone, Invalid, NotFound
 from app.jobs import statements
 from app.jobs.ledger import tell, tell_finished
 from app.jobs.states import counted, patience_seconds, queue_of
-from app.tables import TERMINAL_JOB_STATES, Chunk, ChunkState, InputChunk, Job, JobKind, JobState
+from app.models.declarations import TRAINED
+from app.tables import (
+    TERMINAL_JOB_STATES,
+    Chunk,
+    ChunkState,
+    InputChunk,
+    Job,
+    JobKind,
+    JobState,
+    ModelVersion,
+)
 
 WAITING = (ChunkState.PENDING, ChunkState.QUEUED)
 WAKE_CHANNEL = "twofold_jobs"
@@ -49,7 +59,8 @@ def enqueue(
     The more chunks an owner has waiting in a queue, the later it comes in it: a second for each, so that who
     makes thousands of jobs does not stand before who makes one.
 
-    `NotFound` if there is no such input, `Conflict` while it is still being uploaded, `Gone` once it was pruned.
+    `NotFound` if there is no such input, `Conflict` while it is still being uploaded, `Gone` once it was pruned, or
+    once the version was removed.
     `Conflict`, too, if another job writes to this `output_url`, or for a training whose items are in an object store.
     """
     connection = session.connection()
@@ -62,6 +73,7 @@ def enqueue(
         )
     if sealed.pruned_at is not None:
         raise Gone(f"the items of input {input_id} have expired: upload it again")
+    require_version(session, model, version)
     if kind is JobKind.TRAIN:
         _require_items(session, input_id)
     if output_url is not None:
@@ -107,6 +119,19 @@ def enqueue(
     purpose = "to train" if is_training else "for"
     tell(session, [job_id], "created", detail=f"{sealed.n_items} items {purpose} {model} {version}")
     wake(session, name)
+
+
+def require_version(session: Session, model: str, version: str) -> None:
+    """`Gone` for a trained version that was removed: nobody could run its jobs. Any other stays until the commit."""
+    if not TRAINED.fullmatch(version):
+        return
+    removed_at = session.scalar(
+        select(ModelVersion.removed_at)
+        .where(ModelVersion.model == model, ModelVersion.version == version)
+        .with_for_update(read=True)
+    )
+    if removed_at is not None:
+        raise Gone(f"version {version} of {model} was removed")
 
 
 def wake(session: Session, name: str) -> None:

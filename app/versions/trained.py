@@ -15,7 +15,7 @@ from app.db import UNSYNCHRONIZED, Database
 from app.errors import Conflict, Gone, NotFound
 from app.models import packing
 from app.models.artifact_cache import bring
-from app.tables import ArtifactPart, Job, ModelVersion
+from app.tables import ArtifactPart, Job, ModelVersion, Schedule
 
 
 def list_versions(session: Session, model: str) -> Sequence[ModelVersion]:
@@ -43,9 +43,9 @@ def versions_of_jobs(session: Session, job_ids: Collection[str]) -> dict[str, Mo
 
 
 def find(session: Session, model: str, version: str) -> ModelVersion | None:
-    """The trained version; None if there is none, or if it was removed."""
-    row = session.get(ModelVersion, (model, version))
-    return None if row is None or row.removed_at is not None else row
+    """The trained version, which stays until the commit; None if there is none, `Gone` if it was removed."""
+    row = session.get(ModelVersion, (model, version), with_for_update=True)
+    return None if row is None else _require_kept(row)
 
 
 def serve(session: Session, model: str, version: str) -> None:
@@ -62,8 +62,17 @@ def serve(session: Session, model: str, version: str) -> None:
 
 
 def remove(session: Session, model: str, version: str) -> None:
-    """Deletes a version's artifact. What is known of it stays, so that its name never comes again."""
+    """Deletes a version's artifact. What is known of it stays, so that its name never comes again.
+
+    `Conflict` while a job or a schedule needs it.
+    """
+    session.get(
+        ModelVersion, (model, version), with_for_update=True
+    )  # whoever needs it waits, and then sees it gone
     _kept(session, model, version)
+    named_by = select(Schedule.id).where(Schedule.model == model, Schedule.version == version).limit(1)
+    if (schedule_id := session.scalar(named_by)) is not None:
+        raise Conflict(f"version {version} of {model} is named by schedule {schedule_id}: delete that first")
     unfinished = (
         select(Job.id)
         .where(Job.model == model, Job.version == version, Job.finished_at.is_(None))
@@ -114,6 +123,10 @@ def _kept(session: Session, model: str, version: str) -> ModelVersion:
     row = session.get(ModelVersion, (model, version))
     if row is None:
         raise NotFound(f"no training made a version {version!r} of model {model!r}")
+    return _require_kept(row)
+
+
+def _require_kept(row: ModelVersion) -> ModelVersion:
     if row.removed_at is not None:
-        raise Gone(f"version {version} of model {model} was removed")
+        raise Gone(f"version {row.version} of model {row.model} was removed")
     return row

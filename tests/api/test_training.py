@@ -174,6 +174,45 @@ def test_trained_versions_are_compared_promoted_and_served_side_by_side_until_th
     refused(client.delete("/v1/models/pupil/versions/t1"), 410, "was removed")
 
 
+def test_what_was_removed_is_not_promoted_and_has_no_jobs(app: Flask, client: Client, runner: Runner) -> None:
+    train(client)
+    train(client)
+    for version in ("t1", "t2"):
+        assert client.post(f"/v1/models/pupil/versions/{version}/promote").status_code == 202
+        follow(app)
+        registry = services_of(app).registry
+        wait_until(lambda: registry.defaults()["pupil"] == version, f"{version} to answer")  # noqa: B023 — at once
+    refused_item = {"data": [{"text": "a"}, {"text": 5}]}
+    partial = ended(client, "pupil", version="t1", **refused_item)
+    assert partial["status"] == "partial"
+    cron = {"cron": "0 18 * * *", "model": "pupil", "collection": "c"}
+    schedule = client.post("/v1/schedules", json=cron | {"version": "t1"}).json
+
+    removal = client.delete("/v1/models/pupil/versions/t1")
+    refused(removal, 409, f"is named by schedule {schedule['id']}")
+    assert client.delete(f"/v1/schedules/{schedule['id']}").status_code == 204
+    assert client.delete("/v1/models/pupil/versions/t1").status_code == 204
+
+    # All before this process has followed: it serves t1 still.
+    refused(client.post("/v1/models/pupil/versions/t1/promote"), 410, "was removed")
+    made = client.post("/v1/jobs", json={"model": "pupil", "version": "t1", "data": [{"text": "a"}]})
+    refused(made, 410, "was removed")
+    refused(client.post(f"/v1/jobs/{partial['id']}/retry"), 410, "was removed")
+
+
+def test_a_default_that_waits_for_its_successor_is_not_removed(
+    app: Flask, client: Client, runner: Runner
+) -> None:
+    train(client)
+    train(client)
+    for version in ("t1", "t2"):
+        assert client.post(f"/v1/models/pupil/versions/{version}/promote").status_code == 202
+        if version == "t1":
+            follow(app)
+
+    refused(client.delete("/v1/models/pupil/versions/t1"), 409, "until the one promoted since is ready")
+
+
 def test_what_cannot_predict_is_not_promoted_or_removed(client: Client) -> None:
     refused(client.post("/v1/models/pupil/versions/0/promote"), 409, "is untrained")
     refused(client.post("/v1/models/pupil/versions/t1/promote"), 404, "no version 't1'")
