@@ -10,6 +10,8 @@ from app.data.objects import Storage
 from app.jobs.manifests import ManifestWriter
 from app.jobs.upkeep import sweep_all
 from app.models.declarations import read_declarations
+from app.versions.serving import with_trained
+from app.versions.trained import served_versions
 
 KINDS = (
     "manifests_written",
@@ -36,6 +38,8 @@ def upkeep() -> None:
         counts = sweep_all(database, settings.retention_days)
         counts["manifests_written"] = n_written
         if settings.models_file.exists():
-            declarations = read_declarations(settings.models_file)
+            with database.reading() as session:
+                declared = read_declarations(settings.models_file)
+                declarations = with_trained(declared, served_versions(session), settings.artifact_cache)
             counts["cached_evicted"] = sum(evict(database, declarations, settings.cache_days))
     print_facts({kind: counts[kind] for kind in KINDS})

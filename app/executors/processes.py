@@ -94,7 +94,9 @@ class ProcessExecutor:
             self._pool.close()  # type: ignore[no-untyped-call]
             self._closing.add(self._pool)
             threading.Thread(target=self._pool.join, name="close children", daemon=True).start()
-        self._known = WeakSet(served for served in self._registry.models() if served.reason is None)
+        self._known = WeakSet(
+            served for served in self._registry.models() if served.state in ("ready", "untrained")
+        )
         return ProcessPool(
             max_workers=self._processes,
             initializer=_load_in_child,

@@ -233,7 +233,10 @@ def _take(session: Session, schedule: Schedule, job_id: str) -> bool:
 
 
 def _gather(session: Session, schedule: Schedule, job_id: str, input_id: str) -> None:
-    """Makes a sealed input of the items of all inputs that a job takes, in the order of their ids."""
+    """Makes a sealed input of the items of all inputs that a job takes, in the order of their ids.
+
+    It expires with the first of them that does.
+    """
     taken = (ScheduleInput.schedule_id == schedule.id) & (ScheduleInput.job_id == job_id)
     of_inputs = ScheduleInput.input_id == Input.id
     totals = (
@@ -245,6 +248,7 @@ def _gather(session: Session, schedule: Schedule, job_id: str, input_id: str) ->
             cast(func.sum(Input.n_chunks), Integer),
             func.sum(Input.n_bytes),
             literal(schedule.owner, Text),
+            func.min(Input.expires_at),
             utc_now(),
             utc_now(),
         )
@@ -252,7 +256,8 @@ def _gather(session: Session, schedule: Schedule, job_id: str, input_id: str) ->
         .join(ScheduleInput, of_inputs)
         .where(taken)
     )
-    columns = ["id", "status", "format", "n_items", "n_chunks", "n_bytes", "owner", "created_at", "sealed_at"]
+    columns = ["id", "status", "format", "n_items", "n_chunks", "n_bytes"]
+    columns += ["owner", "expires_at", "created_at", "sealed_at"]
     session.execute(insert(Input).from_select(columns, totals))
     place = (InputChunk.input_id, InputChunk.seq)
     before = func.sum(InputChunk.n_items).over(order_by=place, rows=(None, -1))

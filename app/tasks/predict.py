@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from operator import attrgetter, or_
+from typing import Any
 
 from app.cache.recall import Recall
 from app.data import exact
@@ -56,10 +58,11 @@ class Stopwatch:
         self._entered_at: float | None = None
         self.progress = self.told_progress = 0.0
 
-    def report(self, share: float) -> None:
+    def report(self, share: Any) -> None:
         """Takes what a training says of itself; what is no number of 0 to 1 is not taken."""
-        if 0 <= share <= 1:
-            self.progress = float(share)
+        with suppress(TypeError, ValueError, OverflowError):
+            if 0 <= (told := float(share)) <= 1:
+                self.progress = told
 
     @property
     def seconds(self) -> float:

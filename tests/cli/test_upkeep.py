@@ -12,6 +12,7 @@ from app.jobs import schedules
 from app.jobs.ids import new_id
 from tests.cli.conftest import Twofold
 from tests.jobs.conftest import Workshop, done
+from tests.versions.test_trained import version_row
 
 
 def test_upkeep_prunes_what_has_expired_and_says_how_much(
@@ -50,6 +51,20 @@ def test_upkeep_evicts_what_the_models_file_allows_no_longer(
 
     assert told(twofold)["cached_evicted"] == 3
     assert len(workshop.select_all("SELECT key FROM cached_predictions")) == 2
+
+
+def test_upkeep_leaves_alone_what_a_trained_version_keeps(
+    twofold: Twofold, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    version_row(workshop.database)
+    with workshop.database.writing() as session:
+        store(session, "pupil", "t1", {f"{number:032x}": b"{}" for number in range(5)})
+    models_file = tmp_path / "cached.toml"
+    models_file.write_text('[[model]]\nname = "pupil"\nversion = "0"\nclass = "a:B"\ncache = true\n')
+    monkeypatch.setenv("TWOFOLD_MODELS_FILE", str(models_file))
+
+    assert told(twofold)["cached_evicted"] == 0
+    assert len(workshop.select_all("SELECT key FROM cached_predictions")) == 5
 
 
 def test_schedules_are_listed(twofold: Twofold, workshop: Workshop) -> None:

@@ -240,6 +240,26 @@ def test_what_expired_is_not_taken_and_what_is_still_uploaded_comes_later(
     assert [str(row["input_id"]) for row in select_all("SELECT input_id FROM schedule_inputs")] == [slow]
 
 
+def test_what_it_gathers_expires_with_the_first_of_its_inputs(
+    database: Database, select_all: SelectAll
+) -> None:
+    make(database)
+    (schedule,) = select_all("SELECT id FROM schedules")
+    for day in (9, 8, None):
+        input_id = upload(database, 1)
+        with database.writing() as session:
+            when = f"'2026-12-0{day}T00:00:00.000Z'" if day else "NULL"
+            session.connection().exec_driver_sql(
+                f"UPDATE inputs SET expires_at = {when} WHERE id = '{input_id}'"
+            )
+
+    fire(database, str(schedule["id"]), EVENING)
+
+    (job,) = select_all("SELECT input_id FROM jobs")
+    (gathered,) = select_all("SELECT expires_at FROM inputs WHERE id = :id", id=job["input_id"])
+    assert str(gathered["expires_at"]).startswith("2026-12-08")
+
+
 def test_its_job_runs_like_any_other(workshop: Workshop) -> None:
     schedule_id = make(workshop.database)
     upload(workshop.database, 2, 1)

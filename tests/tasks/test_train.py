@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -119,3 +120,13 @@ def test_progress_goes_nowhere_where_nobody_asks() -> None:
 def test_progress_is_no_option() -> None:
     with pytest.raises(Invalid, match="/options/progress: train gets progress anyway"):
         require_trainable(served(Careful), {"progress": 1})
+
+
+@pytest.mark.parametrize("said", [2, -1, float("nan"), 10**400, "much", None, [0.7]])
+def test_what_is_no_share_is_not_taken_for_progress(said: object) -> None:
+    stopwatch = Stopwatch()
+    stopwatch.report(np.float32(0.5))
+
+    stopwatch.report(said)
+
+    assert stopwatch.progress == 0.5
