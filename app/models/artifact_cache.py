@@ -1,6 +1,7 @@
 """The artifact cache: artifacts from elsewhere, brought here once for all processes of a host, kept by their digest.
 
 sha256/<digest>/<name>   an artifact, a file or a folder, complete whenever it is there
+trained/<digest>/artifact  the same, of what comes from no address
 versions/<version>       the digest of what an address held: in a version by its server's ETag and the like, or
                          when it was found to be what is pinned
 incoming/<address>/      what is being downloaded; of no use after a crash, and removed by the next who tries
@@ -43,8 +44,8 @@ REFUSALS = {
     "ParamValidationError",
 }
 """What botocore and google-auth raise of what only a change of the configuration mends."""
-BROUGHT = "artifact"
-"""The name of what comes from no address."""
+SHELF, BROUGHT_SHELF, BROUGHT = "sha256", "trained", "artifact"
+"""Where artifacts from addresses are kept, where those from none, and the name of the latter."""
 
 Files = dict[str, Mapping[str, Any]]
 """What is to be downloaded: remote path → what its filesystem tells of it."""
@@ -73,13 +74,15 @@ def fetch(address: str, pinned: str | None, cache: Path) -> Path:
             if pinned is None and version and (kept := _kept_version(cache, version)):
                 return kept
             started = time.monotonic()
-            incoming = cache / "incoming" / key
-            target = incoming / (posixpath.basename(urlsplit(address).path.rstrip("/")) or "artifact")
-            _download(filesystem, root, files, target)
-        found = digest(target)
-        if pinned is not None:
-            check_digest(address, found, pinned)
-        kept = _keep(target, cache, found)
+        name = posixpath.basename(urlsplit(address).path.rstrip("/")) or "artifact"
+        with _incoming(cache / "incoming" / key) as incoming:
+            target = incoming / name
+            with _explained(address):
+                _download(filesystem, root, files, target)
+            found = digest(target)
+            if pinned is not None:
+                check_digest(address, found, pinned)
+            kept = _keep(target, cache, SHELF, found)
         if version:
             _write(cache / "versions" / version, found)
         seconds = round(time.monotonic() - started, 3)
@@ -92,38 +95,48 @@ def bring(sha256: str, write: Callable[[Path], None], cache: Path) -> Path:
 
     Like `fetch`, for what is at no address. Whatever `write` raises comes through.
     """
-    if kept := _kept(cache, sha256):
+    if kept := _kept(cache / BROUGHT_SHELF, sha256):
         return kept
     _make_folders(cache)
     with FileLock(cache / "locks" / f"{sha256}.incoming.lock"):
-        if kept := _kept(cache, sha256):
+        if kept := _kept(cache / BROUGHT_SHELF, sha256):
             return kept  # another process brought it meanwhile
-        target = cache / "incoming" / sha256 / BROUGHT
-        shutil.rmtree(target.parent, ignore_errors=True)
-        target.parent.mkdir()
-        write(target)
-        if (found := digest(target)) != sha256:
-            raise ArtifactError(f"the artifact that should have sha256 {sha256} has {found}")
-        return _keep(target, cache, found)
+        with _incoming(cache / "incoming" / sha256) as incoming:
+            target = incoming / BROUGHT
+            write(target)
+            if (found := digest(target)) != sha256:
+                raise ArtifactError(f"the artifact that should have sha256 {sha256} has {found}")
+            return _keep(target, cache, BROUGHT_SHELF, found)
 
 
 def place(sha256: str, cache: Path) -> Path:
     """Where `bring` puts the artifact with this digest."""
-    return cache / "sha256" / sha256 / BROUGHT
+    return cache / BROUGHT_SHELF / sha256 / BROUGHT
 
 
 def _make_folders(cache: Path) -> None:
     try:
-        for folder in ("sha256", "versions", "incoming", "locks"):
+        for folder in (SHELF, BROUGHT_SHELF, "versions", "incoming", "locks"):
             (cache / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtifactError(f"TWOFOLD_ARTIFACT_CACHE {cache} cannot be written: {error.strerror}") from error
 
 
-def _kept(cache: Path, wanted: str) -> Path | None:
+@contextmanager
+def _incoming(folder: Path) -> Iterator[Path]:
+    """An empty folder for what comes, which takes no room any more if it does not come whole."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept(shelf: Path, wanted: str) -> Path | None:
     """What the cache keeps under this digest, if it has it still: a disk may have lost or changed what was written."""
     try:
-        (kept,) = (cache / "sha256" / wanted).iterdir()
+        (kept,) = (shelf / wanted).iterdir()
         return kept if digest(kept) == wanted else None
     except (OSError, ValueError):
         return None
@@ -131,7 +144,7 @@ def _kept(cache: Path, wanted: str) -> Path | None:
 
 def _kept_version(cache: Path, version: str) -> Path | None:
     try:
-        return _kept(cache, (cache / "versions" / version).read_text())
+        return _kept(cache / SHELF, (cache / "versions" / version).read_text())
     except OSError:
         return None
 
@@ -183,19 +196,17 @@ def _version(address: str, files: Files) -> str | None:
 
 
 def _download(filesystem: Any, root: str, files: Files, target: Path) -> None:
-    shutil.rmtree(target.parent, ignore_errors=True)
     for path in files:
         to = target if path == root else target / path.removeprefix(f"{root}/")
         to.parent.mkdir(parents=True, exist_ok=True)
         filesystem.get_file(path, str(to))
 
 
-def _keep(target: Path, cache: Path, found: str) -> Path:
+def _keep(target: Path, cache: Path, shelf: str, found: str) -> Path:
     """Moves what has come to its place, unless the same has come there from elsewhere."""
-    place, incoming = cache / "sha256" / found, target.parent
+    place, incoming = cache / shelf / found, target.parent
     with FileLock(cache / "locks" / f"{found}.lock"):
-        if kept := _kept(cache, found):
-            shutil.rmtree(incoming)
+        if kept := _kept(cache / shelf, found):
             return kept
         if (
             place.exists()

@@ -12,7 +12,7 @@ from app.models.batcher import Batcher
 from app.models.declarations import Declaration
 from app.models.garbage import freeze, freeze_when_gone
 from app.models.preloading import preloaded
-from app.models.served import ServedModel
+from app.models.served import Bring, ServedModel
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +32,15 @@ class Lineup:
     """
 
     def __init__(
-        self, declarations: Sequence[Declaration], artifact_cache: Path, batchers: dict[ServedModel, Batcher]
+        self,
+        declarations: Sequence[Declaration],
+        artifact_cache: Path,
+        bring: Bring,
+        batchers: dict[ServedModel, Batcher],
     ) -> None:
         """`batchers` is filled and emptied here, and may be read by others."""
         self._artifact_cache = artifact_cache
+        self._bring = bring
         self._batchers = batchers
         self._lock = threading.Lock()
         self._declared: Sequence[Declaration] = ()
@@ -124,7 +129,7 @@ class Lineup:
 
     def _load(self, served: ServedModel) -> None:
         """Loads it; what fails in passing again and again, until something else takes its place."""
-        served.load()
+        served.load(self._bring)
         for pause in _pauses():
             if served.state != "loading":
                 break
@@ -135,7 +140,7 @@ class Lineup:
                 self._pausing.discard(served)
                 if served not in (*self._versions.values(), *self._successors.values()):
                     return
-            served.load()
+            served.load(self._bring)
         with self._lock:
             has_ended_another = self._settle()
         if self.is_frozen and not has_ended_another:

@@ -11,7 +11,7 @@ from app.models.batcher import Batcher
 from app.models.declarations import Declaration
 from app.models.garbage import freeze
 from app.models.lineup import Lineup
-from app.models.served import ServedModel
+from app.models.served import Bring, ServedModel
 
 
 class Registry:
@@ -26,6 +26,8 @@ class Registry:
     def __init__(self, declarations: Sequence[Declaration], artifact_cache: Path = DEFAULT_CACHE) -> None:
         self._declarations = tuple(declarations)
         self.artifact_cache = artifact_cache
+        self.bring: Bring = lambda _: None
+        """Called by the thread that loads a model, before it does: for artifacts that come from no address."""
         self._by_process: dict[int, Lineup] = {}
         self._batchers: dict[ServedModel, Batcher] = {}
 
@@ -104,6 +106,9 @@ class Registry:
         """Of the versions that this process began with, those that are loading or failed; `reason` says why."""
         return self._lineup().unready()
 
+    def _bring(self, declared: Declaration) -> None:
+        self.bring(declared)
+
     def _lineup(self) -> Lineup:
         """This process's models; the first call here starts to load them.
 
@@ -113,7 +118,7 @@ class Registry:
         process = os.getpid()
         lineup = self._by_process.get(process)
         if lineup is None:
-            made = Lineup(self._declarations, self.artifact_cache, self._batchers)
+            made = Lineup(self._declarations, self.artifact_cache, self._bring, self._batchers)
             lineup = self._by_process.setdefault(process, made)
             if lineup is made:
                 lineup.start()

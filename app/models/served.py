@@ -1,7 +1,7 @@
 """A served model: one declared version, loaded in this process, behind its contract."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,10 @@ log = structlog.get_logger(__name__)
 State = Literal["loading", "ready", "failed", "untrained"]
 
 RETRY_AFTER_SECONDS = 5
+
+
+Bring = Callable[[Declaration], None]
+"""Has an artifact brought to the place that its declaration names, if that is where it has to be brought to."""
 
 
 class ServedModel:
@@ -51,14 +55,15 @@ class ServedModel:
     def __str__(self) -> str:
         return f"model {self.declaration.name} {self.declaration.version}"
 
-    def load(self) -> None:
+    def load(self, bring: Bring = lambda _: None) -> None:
         """Imports the class, gets the artifact, calls `load` and warms it up; called while it is "loading".
 
+        `bring` is called before; what it raises is told like what a load does.
         Raises nothing: see `state`, `reason`. In passing are a store that does not answer, a `ConnectionError`, a
         `TimeoutError`, and an exception with a true attribute `transient`.
         """
         try:
-            self._load()
+            self._load(bring)
         except contract.ContractError as error:
             self._fail(str(error), error)
         # The task boundary of a load: user code may raise anything, and sys.exit() ends only this model.
@@ -71,12 +76,13 @@ class ServedModel:
         finally:
             self._settled.set()
 
-    def _load(self) -> None:
+    def _load(self, bring: Bring) -> None:
         model_class = contract.import_class(self.declaration.class_path)
         self._take_schemas(model_class)
         self.model_class = model_class
         if self.is_trainable and self.declaration.artifact is None:
             return  # there is nothing to load: its first training makes that
+        bring(self.declaration)
         runs_code = getattr(model_class, "artifact_runs_code", False)
         artifact = local_artifact(self.declaration, self._artifact_cache, runs_code=runs_code)
         model = model_class()

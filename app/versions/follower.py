@@ -1,14 +1,16 @@
 """The follower: keeps the models of a process at what is to be served, as events tell it."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from app.db import Database
-from app.errors import Gone, Unavailable
-from app.models.contract import ContractError
+from app.db import Database, is_away
+from app.errors import Unavailable
+from app.models.artifacts import ArtifactAway
+from app.models.declarations import Declaration
 from app.models.registry import Registry
 from app.tables import ModelVersion
 from app.versions import events
@@ -33,6 +35,8 @@ class Follower:
         self._registry = registry
         self._models_file = models_file
         self._seen: events.Mark | None = None
+        self._trained: Mapping[tuple[str, str], ModelVersion] = {}
+        registry.bring = self._bring
         self._trouble: str | None = None
         self._has_looked = threading.Event()
         self._stopping = threading.Event()
@@ -56,17 +60,22 @@ class Follower:
                 return
             declarations = served_declarations(session, self._models_file, self._registry.artifact_cache)
             versions = served_versions(session)
-        for version in versions:
-            self._bring_artifact(version)
+        self._trained = {(version.model, version.version): version for version in versions}
         self._seen = newest
         self._registry.replace(declarations)
 
-    def _bring_artifact(self, version: ModelVersion) -> None:
-        """Has it on this host before its model is loaded, which fails if this does."""
+    def _bring(self, declared: Declaration) -> None:
+        """Has the artifact of a trained version on this host; `ArtifactAway` if the database is, which has it."""
+        version = self._trained.get((declared.name, declared.version))
+        if version is None or version.sha256 != declared.sha256:
+            return
         try:
             bring_artifact(self._database, version, self._registry.artifact_cache)
-        except (ContractError, Gone, OSError) as error:
-            log.error("artifact_not_brought", model=version.model, version=version.version, reason=str(error))
+        except DBAPIError as error:
+            if not is_away(error):
+                raise
+            told = " ".join(str(error.orig).split())
+            raise ArtifactAway(f"the database, which has its artifact, does not answer: {told}") from None
 
     def _run(self) -> None:
         while not self._stopping.is_set():

@@ -156,7 +156,7 @@ def test_trained_versions_are_compared_promoted_and_served_side_by_side_until_th
     promote("t1")
     assert versions() == [("0", "untrained", False), ("t1", "ready", True), ("t2", "unserved", False)]
     assert predicted("") == ("t1", "y")
-    (brought,) = (tmp_path / "cache" / "sha256").iterdir()
+    (brought,) = (tmp_path / "cache" / "trained").iterdir()
     assert brought.name == made["sha256"]
     batch = ended(client, "pupil", data=[{"text": "a"}])
     assert (batch["version"], batch["status"]) == ("t1", "succeeded")
@@ -245,4 +245,4 @@ def test_an_artifact_that_is_not_what_was_trained_is_not_loaded_and_told_of(
 
     told = client.get("/v1/models/pupil/versions/t1").json
     assert told["state"] == "failed"
-    assert "does not exist" in told["reason"]
+    assert "the artifact that should have sha256" in told["reason"]

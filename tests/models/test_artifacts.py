@@ -22,6 +22,7 @@ import trustme
 from aiohttp import ClientConnectionError
 from botocore.exceptions import NoCredentialsError, ParamValidationError
 
+from app.models.artifact_cache import bring, place
 from app.models.artifacts import digest, shown
 from app.models.served import ServedModel
 from tests.models.specimens import Reader, Upper, declare
@@ -297,6 +298,29 @@ def test_what_may_pass_is_told_from_what_does_not(
     monkeypatch.setattr("app.models.artifact_cache._files", fail)
 
     assert loaded(Reader, cache, "s3://weights/w.bin", PINNED).state == state
+
+
+def test_what_comes_from_no_address_has_a_place_of_its_own(server: Server, cache: Path) -> None:
+    fetched = given(loaded(Reader, cache, f"{server.url}/w.bin", PINNED))
+
+    def write(target: Path) -> None:
+        shutil.copyfile(fetched, target)
+
+    brought = bring(PINNED, write, cache)
+
+    assert brought == place(PINNED, cache) != fetched
+    assert (digest(brought), digest(fetched)) == (PINNED, PINNED)
+
+
+def test_what_did_not_come_whole_takes_no_room(cache: Path) -> None:
+    def write(target: Path) -> None:
+        target.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        bring(PINNED, write, cache)
+
+    assert list((cache / "incoming").iterdir()) == []
 
 
 def test_a_password_or_a_signature_is_shown_nowhere(server: Server, cache: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_trained_version_is_declared_like_its_entry_but_for_its_artifact(
     assert first == entry
     assert (second.name, second.version, second.default) == ("pupil", "t1", False)
     assert (second.class_path, second.options, second.concurrency) == (entry.class_path, {"depth": 2}, 3)
-    assert (second.artifact, second.sha256) == (str(tmp_path / "sha256" / SHA256 / "artifact"), SHA256)
+    assert (second.artifact, second.sha256) == (str(tmp_path / "trained" / SHA256 / "artifact"), SHA256)
 
 
 def test_a_promotion_makes_a_trained_version_the_default(database: Database, tmp_path: Path) -> None:
