@@ -17,6 +17,10 @@ from sqlalchemy.orm import Session
 from app.errors import ConfigurationError, Unavailable
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
+POSTGRES_OPTIONS = r"-c timezone=UTC -c default_transaction_isolation=read\ committed"
+"""Whatever a role has for its defaults: under `serializable` much of the queue would have to be repeated."""
+READ_ONLY = "25006"
+"""The SQLSTATE of a write to a database that takes none, such as a standby."""
 BUSY_SECONDS = 15
 """How long a SQLite writer waits for another before it gives up with "database is locked"."""
 MOUNTS = Path("/proc/mounts")
@@ -80,9 +84,13 @@ class Database:
             with self.engine.connect() as connection:
                 found = _migration(connection)
             if found != (wanted := newest_migration()):
+                remedy = (
+                    "install the version that made it so"
+                    if (found or "") > wanted
+                    else "run 'twofold db upgrade'"
+                )
                 raise Unavailable(
-                    f"the database is at migration {found or 'none'}, this version needs {wanted}: "
-                    "run 'twofold db upgrade'"
+                    f"the database is at migration {found or 'none'}, this version needs {wanted}: {remedy}"
                 )
             self._is_current = True
 
@@ -145,7 +153,7 @@ def refuse_network_file(url: URL, mounts: str) -> None:
 
 
 def is_away(error: DBAPIError) -> bool:
-    """Whether the database, rather than the statement, is at fault: gone, refusing, locked, full or no database.
+    """Whether the database, rather than the statement, is at fault: gone, refusing, locked, full, read-only or none.
 
     Both drivers report these as `OperationalError`; psycopg adds `InterfaceError` for a connection it found closed.
     SQLite's driver reports a wrong statement so too, under the code that stands for all mistakes without their own,
@@ -156,6 +164,8 @@ def is_away(error: DBAPIError) -> bool:
             return False
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
             return True
+    if getattr(error.orig, "sqlstate", None) == READ_ONLY:
+        return True
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 
 
@@ -167,7 +177,7 @@ def _create_engine(url: URL) -> Engine:
             pool_size=8,
             max_overflow=24,
             pool_pre_ping=True,
-            connect_args={"options": "-c timezone=UTC", "application_name": "twofold"},
+            connect_args={"options": POSTGRES_OPTIONS, "application_name": "twofold"},
         )
     engine = create_engine(
         url, pool_size=8, max_overflow=24, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None}

@@ -165,6 +165,30 @@ def test_postgres_sessions_are_in_utc_and_named(postgres_url: Any) -> None:
     database.dispose()
 
 
+def test_what_a_postgres_role_has_for_its_defaults_does_not_change_the_queue(postgres_url: Any) -> None:
+    admin, database = Database(postgres_url), Database(postgres_url)
+    with admin.writing() as session:
+        session.execute(text("ALTER ROLE CURRENT_USER SET default_transaction_isolation = serializable"))
+    try:
+        with database.reading() as session:
+            assert session.scalar(text("SHOW transaction_isolation")) == "read committed"
+    finally:
+        with admin.writing() as session:
+            session.execute(text("ALTER ROLE CURRENT_USER RESET default_transaction_isolation"))
+        admin.dispose()
+        database.dispose()
+
+
+def test_a_postgres_that_takes_no_writes_is_away(postgres_url: Any) -> None:
+    database = Database(postgres_url)
+    with database.reading() as session:
+        session.execute(text("SET TRANSACTION READ ONLY"))
+        with pytest.raises(DBAPIError) as refused:
+            session.execute(INSERT, {"id": new_id(), "at": AT})
+    assert is_away(refused.value)
+    database.dispose()
+
+
 def test_a_connection_that_the_server_dropped_is_replaced_unseen(postgres_url: Any) -> None:
     database, killer = Database(postgres_url), Database(postgres_url)
     assert n_inputs(database) == 0
@@ -225,6 +249,18 @@ def test_old_tables_are_named_with_the_command_that_mends_them(database: Databas
     ):
         other.require_current_schema()
     other.dispose()
+
+
+@on_fresh_databases
+def test_tables_that_are_newer_than_the_code_are_not_told_to_be_upgraded(database: Database) -> None:
+    other = Database(database.url)
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    try:
+        with pytest.raises(Unavailable, match=r"needs \d+: install the version that made it so"):
+            other.require_current_schema()
+    finally:
+        other.dispose()
 
 
 def test_an_upgrade_can_be_repeated(database: Database) -> None:
