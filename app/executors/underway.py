@@ -73,9 +73,14 @@ class Underway:
             self.supply.forget(claim.queue)
         return claims
 
-    def call_off(self) -> list[Claim]:
-        """Takes back what has not begun."""
-        return self.forget([future for future in self._chunks if _call_off(future)])
+    def call_off(self, job_ids: Collection[str] | None = None) -> list[Claim]:
+        """Takes back what has not begun, of these jobs or of all."""
+        chosen = [
+            future
+            for future, chunk in self._chunks.items()
+            if job_ids is None or chunk.claim.job_id in job_ids
+        ]
+        return self.forget([future for future in chosen if _call_off(future)])
 
     def _end(self, queue: str, _: Future[TaskAnswer]) -> None:
         """Called by whichever thread has done a chunk."""

@@ -140,6 +140,12 @@ def release(session: Session, claims: Collection[Claim]) -> None:
     cancel_leftovers(session, {claim.job_id for claim in claims})
 
 
+def being_stopped(session: Session, job_ids: Collection[str]) -> set[str]:
+    """Those of these jobs of which nothing more shall run: they are canceled, expired or given up. Reads only."""
+    rows = session.connection().execute(statements.JOBS, {"job_ids": list(job_ids)})
+    return {row.id for row in rows if row.status == JobState.CANCELING}
+
+
 def renew(
     session: Session, *, runner_id: str, lease_seconds: float, hung: Collection[int] = ()
 ) -> set[tuple[int, int]]:

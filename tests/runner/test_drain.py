@@ -44,6 +44,29 @@ def door(stage: Stage) -> Any:
     door.opened.set()  # the thread of a test that failed must not keep the process
 
 
+def test_what_was_claimed_ahead_of_a_job_that_is_canceled_does_not_run(
+    workshop: Workshop, bench: Bench, door: Door, select_all: SelectAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canceled, other = workshop.enqueue(n_items=2), workshop.enqueue(n_items=1)
+    runner = bench.make(bench.declare(concurrency=2), has_threads=True, runner_threads=1)
+    monkeypatch.setattr(runner._intake, "_room", lambda _: {"sentiment@1": 3})  # as of short chunks
+    runner.tick()
+    assert door.entered.wait(10)
+    assert states(select_all) == {"running": 3}
+
+    workshop.cancel(canceled)
+    runner._stopped_at = 0.0
+    runner._keep()
+    assert states(select_all) == {"running": 2, "canceled": 1}
+
+    door.opened.set()
+    wait_until(lambda: not runner._underway.not_done, "what runs, and the other job")
+    runner.tick()
+    assert [workshop.job(job_id)["status"] for job_id in (canceled, other)] == ["canceled", "succeeded"]
+    assert workshop.job(canceled)["n_succeeded"] == 1
+    workshop.check_books()
+
+
 def test_finishes_what_ends_in_time_and_claims_no_more(
     workshop: Workshop, bench: Bench, door: Door, select_all: SelectAll
 ) -> None:
