@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import structlog
@@ -42,6 +43,8 @@ def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Fail
             )
         case TransientFailure():
             return Broken(claim, TRANSIENT, storable(error.reason))
+        case BrokenProcessPool():
+            return Broken(claim, TRANSIENT, "a process that runs chunks died before it had one")
         case FutureTimeout():
             return Broken(claim, "timed_out", "predict took longer than chunk_timeout_seconds")
         case ProcessExpired():

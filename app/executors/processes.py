@@ -68,8 +68,15 @@ class ProcessExecutor:
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         if self._pool is None or not self._is_current(served):
             self._pool = self._renew()
+        try:
+            return self._schedule(self._pool, served, claim)
+        except RuntimeError:  # a child that dies while none is at work takes its pool with it
+            self._pool = self._renew()
+            return self._schedule(self._pool, served, claim)
+
+    def _schedule(self, pool: ProcessPool, served: ServedModel, claim: Claim) -> Future[TaskAnswer]:
         declared = served.declaration
-        future: Future[TaskAnswer] = self._pool.schedule(
+        future: Future[TaskAnswer] = pool.schedule(
             _in_child,
             args=[declared, self._settings.artifact_cache, claim, self._means],
             timeout=limit_seconds(declared, claim.kind),
