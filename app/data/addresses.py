@@ -81,6 +81,17 @@ def require_allowed(address: Address, folders: Sequence[Address], pointer: str =
     raise Forbidden(detail, errors=[FieldError(pointer, detail)])
 
 
+def plain(address: Address, folders: Sequence[Address]) -> Address:
+    """Of a local folder in an allowed one, the name that has no links in it: two jobs must not take one for two."""
+    if address.protocol != "file":
+        return address
+    place = Path(os.path.realpath(address.path))
+    for folder in folders:
+        if folder.protocol == "file" and place.is_relative_to(root := os.path.realpath(folder.path)):
+            return Address("file", folder.steps + place.relative_to(root).parts)
+    return address
+
+
 def _is_inside(address: Address, folder: Address) -> bool:
     n_steps = len(folder.steps)
     if address.protocol != folder.protocol or address.steps[:n_steps] != folder.steps:

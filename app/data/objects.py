@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from app.data.addresses import Address, address_of, folders_of, require_allowed
+from app.data.addresses import Address, address_of, folders_of, plain, require_allowed
 from app.errors import Conflict, FieldError, Invalid, ServingError, TooLarge, Unavailable, refused
 
 log = structlog.get_logger(__name__)
@@ -97,10 +97,10 @@ class Storage:
         return address
 
     def folder(self, url: str, pointer: str) -> Address:
-        """The same of a folder to write to, which may be one that is allowed or lie in it."""
+        """The same of a folder to write to, which may be one that is allowed or lie in it; by its `plain` name."""
         address = address_of(url, pointer)
         require_allowed(address.child("object"), self.folders, pointer)
-        return address
+        return plain(address, self.folders)
 
     def find(self, address: Address) -> Found:
         """What there is at an address."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.data.addresses import address_of, folders_of, require_allowed
+from app.data.addresses import address_of, folders_of, plain, require_allowed
 from app.errors import ConfigurationError, Forbidden, Invalid
 
 WRONG = {
@@ -94,3 +94,23 @@ def test_nothing_is_allowed_unless_it_is_said() -> None:
 def test_a_wrong_folder_stops_the_start() -> None:
     with pytest.raises(ConfigurationError, match=r"TWOFOLD_STORAGE_PREFIXES: 's3://data/\*' holds '\*'"):
         folders_of(["s3://data/*"])
+
+
+def test_a_folder_has_one_name_however_it_is_reached(tmp_path: Path) -> None:
+    (tmp_path / "real" / "own").mkdir(parents=True)
+    (tmp_path / "allowed").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "link").symlink_to(tmp_path / "real" / "own")
+    folders = folders_of([f"file://{tmp_path}/allowed"])
+
+    def name(path: str) -> str:
+        return str(plain(address_of(f"file://{tmp_path}/allowed{path}"), folders)).removeprefix(
+            f"file://{tmp_path}"
+        )
+
+    assert [name(path) for path in ("", "/own", "/link", "/link/new")] == [
+        "/allowed",
+        "/allowed/own",
+        "/allowed/own",
+        "/allowed/own/new",
+    ]
+    assert plain(address_of("s3://bucket/link"), folders) == address_of("s3://bucket/link")
