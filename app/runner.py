@@ -30,7 +30,7 @@ from app.jobs.ids import new_id
 from app.jobs.leases import Leases
 from app.jobs.manifests import ManifestWriter
 from app.jobs.states import version_of
-from app.jobs.upkeep import UPKEEP_SECONDS, Upkeep
+from app.jobs.upkeep import Upkeep
 from app.jobs.wakeup import Wakeup
 from app.metrics import count_looked_up
 from app.models.registry import Registry
@@ -70,7 +70,7 @@ class Runner:
         self._manifests = ManifestWriter(database, storage, settings.poll_seconds)
         self._heartbeat = heartbeat
         self._committed_at = 0.0
-        self._rescue_at = self._tend_at = self._stopped_at = 0.0
+        self._rescue_at = self._stopped_at = 0.0
         # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
         self._wakeups: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._is_stopping = self._is_hurried = False
@@ -125,20 +125,7 @@ class Runner:
                 self._intake.claim()
             if self._intake.refuse():
                 self.wake()
-        return min(self._settings.poll_seconds, self._tend())
-
-    def _tend(self) -> float:
-        """Does some upkeep, which shall not keep jobs from running; returns the seconds until more of it is due."""
-        if time.monotonic() < self._tend_at:
-            return self._tend_at - time.monotonic()
-        try:
-            return self._upkeep.tend()
-        except DBAPIError as error:
-            if is_away(error):
-                raise
-            log.exception("upkeep_failed", runner_id=self.id)
-            self._tend_at = time.monotonic() + UPKEEP_SECONDS
-            return UPKEEP_SECONDS
+        return min(self._settings.poll_seconds, self._upkeep.tend())
 
     def _enter(self) -> float:
         """Registers this runner, once the database is there and its tables are ours."""
@@ -260,10 +247,12 @@ class Runner:
 
     def _leave_stopped_jobs(self) -> None:
         """Takes back, once a second, what has not begun of jobs that were canceled or the like since it was claimed."""
-        job_ids = {chunk.claim.job_id for chunk in self._underway.not_done}
-        if not job_ids or time.monotonic() < self._stopped_at:
+        if time.monotonic() < self._stopped_at:
             return
         self._stopped_at = time.monotonic() + HEARTBEAT_SECONDS
+        job_ids = {chunk.claim.job_id for chunk in self._underway.not_done}
+        if not job_ids:
+            return
         with self._database.reading() as session:
             stopped = queue.being_stopped(session, job_ids)
         if stopped:

@@ -9,9 +9,7 @@ from app.config import load_settings
 from app.data.objects import Storage
 from app.jobs.manifests import ManifestWriter
 from app.jobs.upkeep import sweep_all
-from app.models.declarations import read_declarations
-from app.versions.serving import with_trained
-from app.versions.trained import served_versions
+from app.versions.serving import served_declarations
 
 KINDS = (
     "manifests_written",
@@ -39,7 +37,6 @@ def upkeep() -> None:
         counts["manifests_written"] = n_written
         if settings.models_file.exists():
             with database.reading() as session:
-                declared = read_declarations(settings.models_file)
-                declarations = with_trained(declared, served_versions(session), settings.artifact_cache)
+                declarations = served_declarations(session, settings.models_file, settings.artifact_cache)
             counts["cached_evicted"] = sum(evict(database, declarations, settings.cache_days))
     print_facts({kind: counts[kind] for kind in KINDS})

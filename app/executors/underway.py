@@ -75,12 +75,12 @@ class Underway:
 
     def call_off(self, job_ids: Collection[str] | None = None) -> list[Claim]:
         """Takes back what has not begun, of these jobs or of all."""
-        chosen = [
+        called_off = [
             future
             for future, chunk in self._chunks.items()
-            if job_ids is None or chunk.claim.job_id in job_ids
+            if (job_ids is None or chunk.claim.job_id in job_ids) and _call_off(future)
         ]
-        return self.forget([future for future in chosen if _call_off(future)])
+        return self.forget(called_off)
 
     def _end(self, queue: str, _: Future[TaskAnswer]) -> None:
         """Called by whichever thread has done a chunk."""

@@ -38,9 +38,25 @@ class Upkeep:
         self._has_leftovers = True
         self._evict_at = 0.0
         self._evicting: Iterator[int] = iter(())
+        self._resume_at = 0.0
 
     def tend(self) -> float:
-        """Does what is due, a small batch of it; returns the seconds until something is due again."""
+        """Does what is due, a small batch of it; returns the seconds until something is due again.
+
+        It shall not keep jobs from running: what fails, though the database is there, is logged, and all rests a while.
+        """
+        if (rest := self._resume_at - time.monotonic()) > 0:
+            return rest
+        try:
+            return self._tend()
+        except DBAPIError as error:
+            if is_away(error):
+                raise
+            log.exception("upkeep_failed", runner_id=self._runner_id)
+            self._resume_at = time.monotonic() + UPKEEP_SECONDS
+            return UPKEEP_SECONDS
+
+    def _tend(self) -> float:
         if time.monotonic() >= self._fire_at:
             self._fire_at = time.monotonic() + self.fire_schedules()
         if time.monotonic() >= self._sweep_at:
@@ -70,12 +86,7 @@ class Upkeep:
             seconds = (following - history.database_time(session)).total_seconds()
             due = schedules.due(session, versions) if seconds <= 0 else []
         for schedule_id, fire_at in due:
-            try:
-                self._fire(schedule_id, fire_at, versions)
-            except DBAPIError as error:
-                if is_away(error):
-                    raise
-                log.exception("schedule_not_fired", schedule_id=schedule_id)  # and the others are
+            self._fire(schedule_id, fire_at, versions)
         return min(max(seconds, 0.0), self._settings.poll_seconds) or self._settings.poll_seconds
 
     def _fire(self, schedule_id: str, fire_at: datetime, versions: Mapping[str, str]) -> None:
@@ -86,6 +97,10 @@ class Upkeep:
                 )
         except ServingError as error:  # deleted meanwhile; or a time zone that this host does not know
             log.error("schedule_not_fired", schedule_id=schedule_id, error=error.detail)
+        except DBAPIError as error:
+            if is_away(error):
+                raise
+            log.exception("schedule_not_fired", schedule_id=schedule_id)  # and the others are
         else:
             log.info("schedule_fired", schedule_id=schedule_id, fire_at=fire_at.isoformat(), job_id=job_id)
 

@@ -255,7 +255,8 @@ def test_an_upkeep_that_fails_keeps_no_job_from_running(
         tries.append(clock.monotonic())
         raise IntegrityError("INSERT", {}, Exception("not unique"))
 
-    monkeypatch.setattr("app.runner.Upkeep.tend", fail)
+    monkeypatch.setattr("app.jobs.upkeep.time", clock)
+    monkeypatch.setattr("app.runner.Upkeep._tend", fail)
     workshop.enqueue()
     runner = bench.make()
 
