@@ -1,12 +1,9 @@
 """What became of a chunk: the task boundary, where any exception of a task ends as the chunk's own story."""
 
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import structlog
-from pebble import ProcessExpired
 
 from app.errors import ServingError
 from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
@@ -43,14 +40,8 @@ def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Fail
             )
         case TransientFailure():
             return Broken(claim, TRANSIENT, storable(error.reason))
-        case BrokenProcessPool():
-            return Broken(claim, TRANSIENT, "a process that runs chunks died before it had one")
-        case FutureTimeout():
+        case TimeoutError():
             return Broken(claim, "timed_out", "predict took longer than chunk_timeout_seconds")
-        case ProcessExpired():
-            return Broken(
-                claim, "runner_crashed", f"the process that ran it died (exit code {error.exitcode})"
-            )
         case WorkerLost():
             return Broken(claim, "runner_crashed", storable(str(error)))
         case MemoryError():

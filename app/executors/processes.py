@@ -1,21 +1,20 @@
 """Child processes of the runner, each with models of its own."""
 
-import fcntl
+import atexit
 import threading
-from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from weakref import WeakSet
-
-from pebble import ProcessPool
+from queue import Empty, SimpleQueue
+from time import monotonic
+from weakref import ref
 
 from app.config import Settings
+from app.executors.child import Child, called
 from app.executors.loaded import load_once
+from app.executors.outcomes import WorkerLost
 from app.jobs.claims import Claim
-from app.log import configure_logging
 from app.models.declarations import Declaration
 from app.models.garbage import freeze
 from app.models.registry import Registry
@@ -23,103 +22,187 @@ from app.models.served import ServedModel
 from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
 from app.tasks.predict import Stopwatch, TransientFailure
 
-PIPE_BYTES = 1 << 20
-"""What a pipe holds that nobody has read: the most that Linux gives to all, and some chunks."""
-
-
-class RoomyContext(ForkServerContext):
-    """Its pipes take whole chunks: with the 64 KiB of others, whoever writes one waits for its reader to wake."""
-
-    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802 — multiprocessing's name
-        reader, writer = super().Pipe(duplex)
-        if not duplex and hasattr(fcntl, "F_SETPIPE_SZ"):
-            with suppress(OSError):  # this user has as many as may be
-                fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        return reader, writer
-
-
-CONTEXT = RoomyContext()
-CONTEXT.set_forkserver_preload([__name__])
+QUICK_SECONDS = 0.1
+"""Of a child whose last chunk took less, the next is not kept waiting until the runner has read its answer."""
 
 
 class ProcessExecutor:
     """Child processes, for models that hold the GIL or crash natively: a child that dies costs its chunk's attempt.
 
-    Each child loads every model for itself. The runner does not fork them, for it has threads, whose locks a fork
-    copies: a server of multiprocessing's does, that has imported this module, so that a child is there at once.
-    When the runner's models change, new children come, with what there is then; the old finish what they have, and end.
+    Each has a thread of the runner, which gives it one chunk after the other, from a queue that all share; what no
+    child has begun is there for another. Each loads a model for itself, before its first chunk of it, and has a
+    successor when the runner's models change.
     """
 
     ends_hung_chunks = True
     dies_alone = True
 
     def __init__(self, registry: Registry, settings: Settings, processes: int, means: Means) -> None:
-        self._registry = registry
         self._settings = settings
         self._means = means
-        self._processes = processes
-        self._pool: ProcessPool | None = None
-        self._known: WeakSet[ServedModel] = WeakSet()  # the models that its children have
-        self._closing: WeakSet[ProcessPool] = WeakSet()
+        self._waiting: SimpleQueue[_Task | None] = SimpleQueue()
+        self._keepers = [_Keeper(self._waiting, registry, settings) for _ in range(processes)]
+        for keeper in self._keepers:
+            threading.Thread(target=keeper.run, name="child", daemon=True).start()
+        atexit.register(self.shutdown)  # or multiprocessing waits there for children that wait for us
 
     def slots(self, served: ServedModel) -> int:
-        return self._processes
+        return len(self._keepers)
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
-        if self._pool is None or not self._is_current(served):
-            self._pool = self._renew()
-        try:
-            return self._schedule(self._pool, served, claim)
-        except RuntimeError:  # a child that dies while none is at work takes its pool with it
-            self._pool = self._renew()
-            return self._schedule(self._pool, served, claim)
-
-    def _schedule(self, pool: ProcessPool, served: ServedModel, claim: Claim) -> Future[TaskAnswer]:
-        declared = served.declaration
-        future: Future[TaskAnswer] = pool.schedule(
-            _in_child,
-            args=[declared, self._settings.artifact_cache, claim, self._means],
-            timeout=limit_seconds(declared, claim.kind),
-        )
-        return future
+        task = _Task(served, claim, self._settings.artifact_cache, self._means)
+        self._waiting.put(task)
+        return task.future
 
     def interlude(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     def shutdown(self) -> None:
-        for pool in (self._pool, *self._closing):
-            if pool is not None:
-                pool.stop()  # type: ignore[no-untyped-call]  # pebble types its public calls, and not this one
-
-    def _is_current(self, served: ServedModel) -> bool:
-        """Whether the children have this model, and none that has gone."""
-        return served in self._known and set(self._registry.models()).issuperset(self._known)
-
-    def _renew(self) -> ProcessPool:
-        """New children with the models that are here now; the old are closed by a thread, for that means to wait."""
-        if self._pool is not None:
-            self._pool.close()  # type: ignore[no-untyped-call]
-            self._closing.add(self._pool)
-            threading.Thread(target=self._pool.join, name="close children", daemon=True).start()
-        self._known = WeakSet(
-            served for served in self._registry.models() if served.state in ("ready", "untrained")
-        )
-        return ProcessPool(
-            max_workers=self._processes,
-            initializer=_load_in_child,
-            initargs=[[served.declaration for served in self._known], self._settings],
-            context=CONTEXT,
-        )
+        atexit.unregister(self.shutdown)
+        for keeper in self._keepers:
+            self._waiting.put(None)
+            keeper.kill()
 
 
-def _load_in_child(declarations: Sequence[Declaration], settings: Settings) -> None:
-    """Loads the models before the child takes its first chunk, so that a chunk's time is its own."""
-    configure_logging(settings)
-    for declaration in declarations:
-        with suppress(TransientFailure):  # the chunks of this model will say so
-            load_once(declaration, settings.artifact_cache)
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A chunk that is to run in a child."""
+
+    served: ServedModel
+    claim: Claim
+    artifact_cache: Path
+    means: Means
+    future: Future[TaskAnswer] = field(default_factory=Future)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether nobody has called it off; then nobody can any more."""
+        future = self.future
+        return future.running() or (not future.cancelled() and future.set_running_or_notify_cancel())
+
+    @property
+    def call(self) -> bytes:
+        return called(_perform, self.served.declaration, self.artifact_cache, self.claim, self.means)
+
+
+class _Keeper:
+    """Keeps one child at work. `run` is for a thread of its own, `kill` for any."""
+
+    def __init__(self, waiting: "SimpleQueue[_Task | None]", registry: Registry, settings: Settings) -> None:
+        self._waiting = waiting
+        self._registry = registry
+        self._settings = settings
+        self._child: Child | None = None
+        self._loaded: dict[ref[ServedModel], float] = {}
+        """Of the runner's models that its child has, how many seconds the last chunk took."""
+        self._held: _Task | None = None
+        """Taken from the queue, and to be given next."""
+        self._is_over = False
+
+    def run(self) -> None:
+        while (task := self._held or self._waiting.get()) is not None:
+            self._held = None
+            if task.is_wanted:
+                self._see_through(task)
+            del task  # a model that has gone must not live on with a thread that waits
+
+    def kill(self) -> None:
+        self._is_over = True
+        if (child := self._child) is not None:
+            child.kill()
+
+    def _see_through(self, task: _Task) -> None:
+        """Has a chunk run, and on with those that the child can be given before it has answered."""
+        try:
+            child = self._child_with(task.served)
+            child.begin(task.call)
+        except Exception as error:  # noqa: BLE001 — whatever it is, it is this chunk's, and the thread goes on
+            task.future.set_exception(error)
+            return
+        following: _Task | None = task
+        while following is not None:
+            current = following
+            following = self._give_ahead(child, current)
+            if not self._settle(child, current):
+                self._held = following or self._held
+                return
+
+    def _child_with(self, served: ServedModel) -> Child:
+        """The child, which has loaded the model. One with models that have gone has a successor, for a model that has
+        not.
+
+        `TransientFailure` if it cannot be started or cannot load it.
+        """
+        models = {ref(model) for model in self._registry.models()}
+        has_gone = ref(served) in models and not self._loaded.keys() <= models
+        if self._child is not None and (has_gone or not self._child.is_alive):
+            self._leave()
+        if self._child is None:
+            try:
+                self._child = Child(self._settings)
+            except OSError as error:
+                raise TransientFailure(f"a child process could not be started: {error}") from error
+            if self._is_over:  # since before `kill` could see it
+                self._child.kill()
+        if ref(served) not in self._loaded:
+            self._load(self._child, served)
+        return self._child
+
+    def _load(self, child: Child, served: ServedModel) -> None:
+        child.begin(called(_load, served.declaration, self._settings.artifact_cache))
+        try:
+            _, error = child.outcome()
+        except WorkerLost as lost:
+            self._leave()
+            error = TransientFailure(f"{served} failed to load where its chunks run: {lost}")
+        if error is not None:
+            raise error
+        self._loaded[ref(served)] = QUICK_SECONDS
+
+    def _give_ahead(self, child: Child, current: _Task) -> _Task | None:
+        """Tells the child of one more chunk, if those of the current one's model are short, and one waits that it can
+        take."""
+        if self._loaded[ref(current.served)] >= QUICK_SECONDS:
+            return None
+        try:
+            task = self._waiting.get_nowait()
+        except Empty:
+            return None
+        if task is None:
+            self._waiting.put(None)
+        elif ref(task.served) in self._loaded and child.has_room(call := task.call) and task.is_wanted:
+            child.begin(call)
+            return task
+        self._held = task
+        return None
+
+    def _settle(self, child: Child, task: _Task) -> bool:
+        """Waits for what becomes of the oldest chunk that the child has; returns whether it can have more."""
+        began_at = monotonic()
+        try:
+            answer, error = child.outcome(limit_seconds(task.served.declaration, task.claim.kind))
+        except (WorkerLost, TimeoutError) as lost:
+            self._leave()
+            task.future.set_exception(lost)
+            return False
+        self._loaded[ref(task.served)] = monotonic() - began_at
+        if error is None:
+            task.future.set_result(answer)
+        else:
+            task.future.set_exception(error)
+        return True
+
+    def _leave(self) -> None:
+        """Has nothing more to do with its child, which may be dead, may hang, or waits for a call."""
+        if self._child is not None:
+            self._child.kill()
+        self._child, self._loaded = None, {}
+
+
+def _load(declaration: Declaration, artifact_cache: Path) -> None:
+    load_once(declaration, artifact_cache)
     freeze()
 
 
-def _in_child(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> TaskAnswer:
+def _perform(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> TaskAnswer:
     return perform(load_once(declaration, artifact_cache), claim, means)

@@ -78,7 +78,7 @@ class Underway:
         called_off = [
             future
             for future, chunk in self._chunks.items()
-            if (job_ids is None or chunk.claim.job_id in job_ids) and _call_off(future)
+            if (job_ids is None or chunk.claim.job_id in job_ids) and future.cancel()
         ]
         return self.forget(called_off)
 
@@ -86,8 +86,3 @@ class Underway:
         """Called by whichever thread has done a chunk."""
         if self.supply.end(queue):
             self._wake()
-
-
-def _call_off(future: Future[TaskAnswer]) -> bool:
-    """Cancels what has not begun; a process pool's `cancel` would also kill what has."""
-    return not future.running() and future.cancel()

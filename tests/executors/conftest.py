@@ -38,6 +38,11 @@ concurrency = 2
 chunk_timeout_seconds = {timeout}
 
 [[model]]
+name = "fatal"
+version = "1"
+class = "tests.executors.unruly:Fatal"
+
+[[model]]
 name = "pupil"
 version = "0"
 class = "tests.models.pupils:Pupil"

@@ -1,13 +1,10 @@
 """What every executor keeps: a chunk's answer in order, and any failure as that chunk's own."""
 
 import os
-import signal
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
@@ -18,13 +15,11 @@ from app.data.chunks import pack
 from app.data.extents import find_extents
 from app.data.formats import Format
 from app.executors.outcomes import result_of
-from app.executors.processes import ProcessExecutor
 from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Source, Trained
 from app.tables import JobKind
-from app.tasks.kinds import TaskAnswer
 from app.tasks.predict import Stopwatch
 from tests.data.bodies import LIMITS
-from tests.executors.conftest import Lab, payload
+from tests.executors.conftest import Lab
 from tests.waiting import wait_until
 
 
@@ -139,41 +134,6 @@ def test_a_training_gives_its_artifact_and_its_failure_is_the_chunks_own(lab: La
     assert failed.reason == "model pupil 0 raised ValueError: one label is not enough in train"
     assert isinstance(broken, Broken)
     assert broken.code == TRANSIENT
-
-
-@pytest.mark.parametrize(("act", "status"), [("kill", -9), ("exit", 3), ("segfault", -11)])
-def test_a_child_that_dies_costs_its_chunk_and_neither_the_pool_nor_its_neighbours(
-    make_lab: Callable[[str], Lab], act: str, status: int
-) -> None:
-    lab = make_lab("process")
-    dead, *alive = lab.run([None, act], [None], [None], [None])
-    assert isinstance(dead, Broken)
-    assert (dead.code, dead.reason) == (
-        "runner_crashed",
-        f"the process that ran it died (exit code {status})",
-    )
-    assert all(isinstance(result, Done) for result in alive)
-    assert isinstance(lab.run([None])[0], Done)
-
-
-def test_children_that_die_while_they_wait_are_replaced(make_lab: Callable[[str], Lab]) -> None:
-    lab = make_lab("process")
-    for child in by_process(lab.run([None], [None])):
-        os.kill(child, signal.SIGKILL)
-    executor = cast(ProcessExecutor, lab.executor)
-    wait_until(lambda: executor._pool and not executor._pool.active, "the pool to be broken")
-
-    assert isinstance(lab.run([None])[0], Done)
-
-
-def test_a_chunk_that_no_child_had_begun_is_tried_again() -> None:
-    future: Future[TaskAnswer] = Future()
-    future.set_exception(BrokenProcessPool("All workers expired"))
-
-    broken = result_of(future, Claim(1, 1, "job 1", "unruly@1", 0, 1, 1, 0, payload([None])))
-
-    assert isinstance(broken, Broken)
-    assert (broken.code, broken.blames_an_item) == (TRANSIENT, False)
 
 
 @pytest.mark.parametrize("kind", ["process", "dask"])

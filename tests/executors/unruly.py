@@ -1,6 +1,7 @@
 """A model that does what each item asks of it: in a process of its own it may be killed for that."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import threading
@@ -23,7 +24,16 @@ class Unruly:
     def predict(self, items: list[JsonObject]) -> list[JsonObject]:
         for item in items:
             act(item.get("act"))
-        return [{"pid": os.getpid(), "thread": threading.get_ident(), "loads": n_loads} for _ in items]
+        told = {"pid": os.getpid(), "thread": threading.get_ident(), "loads": n_loads}
+        return [told | ({"much": item["pad"]} if item.get("act") == "much" else {}) for item in items]
+
+
+class Fatal(Unruly):
+    """Its `load` ends every process but the one of its runner."""
+
+    def load(self, artifact: Path | None) -> None:
+        if multiprocessing.parent_process() is not None:
+            os._exit(3)
 
 
 def act(what: Any) -> None:

@@ -1,0 +1,212 @@
+"""Child processes: whatever one of them does, or is done to it, no chunk of another notices."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from app.executors import child as child_processes
+from app.executors.child import CONTEXT, PIPE_BYTES, called
+from app.executors.outcomes import result_of
+from app.executors.processes import QUICK_SECONDS, ProcessExecutor
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done
+from app.models.contract import ContractError
+from app.tasks.predict import Stopwatch
+from tests.executors.conftest import Lab, payload
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def lab(make_lab: Callable[[str], Lab]) -> Lab:
+    """Two children, which have loaded the model."""
+    lab = make_lab("process")
+    wait_until(lambda: len(processes(lab.run([None], [None]))) == 2, "both to have had a chunk")
+    return lab
+
+
+def processes(results: Any) -> set[int]:
+    return {orjson.loads(result.items)[0]["pid"] for result in results}
+
+
+def children(lab: Lab) -> set[int]:
+    """The processes of the children that there are."""
+    keepers = cast(ProcessExecutor, lab.executor)._keepers
+    return {keeper._child._process.pid or 0 for keeper in keepers if keeper._child is not None}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a pipe's size be set")
+def test_a_pipe_takes_whole_chunks_that_nobody_reads_yet() -> None:
+    reader, writer = CONTEXT.Pipe(duplex=False)
+    with reader, writer:
+        assert child_processes._widen(writer) == PIPE_BYTES
+        os.set_blocking(writer.fileno(), False)
+        assert os.write(writer.fileno(), bytes(PIPE_BYTES)) == PIPE_BYTES
+
+
+@pytest.mark.parametrize(("act", "status"), [("kill", -9), ("exit", 3), ("segfault", -11)])
+def test_a_child_that_dies_costs_the_chunk_that_it_ran_and_no_other(lab: Lab, act: str, status: int) -> None:
+    """Also not those that it was given ahead, as quick chunks are."""
+    results = lab.run(*[[None]] * 8, [None, act], *[[None]] * 20)
+
+    (dead,) = [result for result in results if not isinstance(result, Done)]
+    assert dead is results[8]
+    assert isinstance(dead, Broken)
+    assert (dead.code, dead.reason) == (
+        "runner_crashed",
+        f"the process that ran it died (exit code {status})",
+    )
+
+
+def test_children_that_are_killed_at_any_moment_hold_up_no_other(lab: Lab) -> None:
+    """Each shares nothing with another that it could hold while it dies."""
+    submitted = lab.submit(*[[None] * 50] * 400)
+    for n_done in range(10, 200, 10):
+        wait_until(lambda n_done=n_done: submitted[n_done][0].done(), f"chunk {n_done}", 30)  # type: ignore[misc]  # mypy infers no lambda with a default
+        keeper = cast(ProcessExecutor, lab.executor)._keepers[n_done // 10 % 2]
+        if (victim := keeper._child) is not None:
+            victim.kill()
+
+    results = [result_of(future, claim) for future, claim in submitted]
+
+    broken = [result for result in results if isinstance(result, Broken)]
+    assert len(broken) <= 19, "one for each that was killed"
+    assert {result.code for result in broken} <= {"runner_crashed", TRANSIENT}
+    assert all(isinstance(result, Broken | Done) for result in results)
+
+
+def test_children_that_die_while_they_wait_are_replaced(lab: Lab) -> None:
+    keepers = cast(ProcessExecutor, lab.executor)._keepers
+    for keeper in keepers:
+        assert keeper._child is not None
+        keeper._child.kill()
+    wait_until(lambda: not any(keeper._child and keeper._child.is_alive for keeper in keepers), "their end")
+
+    assert all(isinstance(result, Done) for result in lab.run(*[[None]] * 4))
+
+
+def test_chunks_that_fill_the_pipes_are_not_given_ahead(lab: Lab) -> None:
+    """Or runner and child would wait for each other to read, the one with a chunk and the other with an answer."""
+    items = [orjson.dumps({"id": 0, "act": "much", "pad": "x" * (2 * PIPE_BYTES)})]
+    claims = [Claim(number, 1, "job", "unruly@1", 0, 1, 1, 0, b"[%b]" % items[0]) for number in range(12)]
+    results = lab.run_claims(claims)
+    assert [len(result.items) > PIPE_BYTES for result in results if isinstance(result, Done)] == [True] * 12
+
+
+def test_a_slow_chunk_has_none_wait_behind_it_that_another_child_could_have(lab: Lab) -> None:
+    keepers = cast(ProcessExecutor, lab.executor)._keepers
+    wait_until(  # what is known of a model is the time of the child's last chunk
+        lambda: (
+            lab.run(["nap"], ["nap"])
+            and all(min(keeper._loaded.values()) >= QUICK_SECONDS for keeper in keepers)
+        ),
+        "both to know that it is slow",
+    )
+    slow, *quick = lab.submit(["nap"], *[[None]] * 20)
+
+    results = [result_of(future, claim) for future, claim in quick]
+
+    assert not slow[0].done()
+    assert all(isinstance(result, Done) for result in results)
+    assert isinstance(result_of(*slow), Done)
+
+
+def test_what_no_child_has_begun_can_be_called_off(lab: Lab) -> None:
+    running = lab.submit(["nap"], ["nap"])
+    wait_until(lambda: all(future.running() for future, _ in running), "both to run")
+    waiting = lab.submit(*[[None]] * 5)
+
+    assert [future.cancel() for future, _ in running + waiting] == [False] * 2 + [True] * 5
+
+    assert all(isinstance(result_of(future, claim), Done) for future, claim in running)
+    assert isinstance(lab.run([None])[0], Done)
+
+
+def test_a_model_that_kills_who_loads_it_costs_no_chunk_of_another(lab: Lab) -> None:
+    fatal = lab.registry.get("fatal")
+    fatal.wait_ready(10)
+    claim = Claim(1, 1, "job", "fatal@1", 0, 1, 1, 0, payload([None]))
+
+    submitted = [lab.executor.submit(fatal, claim, Stopwatch()) for _ in range(4)]
+    results = lab.run(*[[None]] * 10)
+
+    assert all(isinstance(result, Done) for result in results)
+    for future in submitted:
+        broken = result_of(future, claim)
+        assert isinstance(broken, Broken)
+        assert (broken.code, broken.reason) == (
+            TRANSIENT,
+            "model fatal 1 failed to load where its chunks run: the process that ran it died (exit code 3)",
+        )
+
+
+def test_a_model_that_has_gone_leaves_its_children_with_the_next_chunk_of_another(lab: Lab) -> None:
+    before = children(lab)
+    pupil, old = lab.registry.get("pupil"), lab.served
+
+    lab.registry.replace([pupil.declaration])
+    wait_until(lambda: lab.registry.models() == [pupil], "the other to be alone")
+    assert processes(lab.run(*[[None]] * 4)) <= before, "its own chunks are still done"
+    items = payload([None]).replace(b'"act"', b'"text":"a","label"')
+    claim = Claim(1, 1, "job", "train:pupil@0", 0, 1, 1, 0, items)
+    lab.executor.submit(pupil, claim, Stopwatch()).exception(20)
+
+    keepers = cast(ProcessExecutor, lab.executor)._keepers
+    assert sorted(len(keeper._loaded) for keeper in keepers) == [1, 1]
+    assert [next(iter(keeper._loaded))() for keeper in keepers].count(old) == 1
+
+
+def test_signals_to_all_processes_of_a_service_are_the_runner_s_alone(lab: Lab) -> None:
+    """As systemd and terminals send them."""
+    known = children(lab)
+    running = lab.submit(["nap"], ["nap"])
+    wait_until(lambda: all(future.running() for future, _ in running), "both to run")
+
+    for child in known:
+        os.kill(child, signal.SIGTERM)
+        os.kill(child, signal.SIGINT)
+
+    assert all(isinstance(result_of(future, claim), Done) for future, claim in running)
+    assert processes(lab.run([None], [None])) <= known
+
+
+class Stubborn(Exception):
+    """Cannot be made anew from its arguments."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first}, {second}")
+
+
+def fail(how: str) -> None:
+    match how:
+        case "plainly":
+            raise KeyError("this")
+        case "stubbornly":
+            raise Stubborn("this", "that")
+        case "with a lock":
+            raise ValueError(threading.Lock())
+        case "by an end":
+            sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message"),
+    [
+        ("plainly", KeyError, "'this'"),
+        ("stubbornly", ContractError, "Stubborn: this, that"),
+        ("with a lock", ContractError, "ValueError: <unlocked _thread.lock"),
+        ("by an end", SystemExit, "3"),
+    ],
+)
+def test_an_exception_comes_back_or_is_told_in_words(how: str, kind: type[Exception], message: str) -> None:
+    value, error = child_processes._read(child_processes._make(called(fail, how)))
+
+    assert value is None
+    assert type(error) is kind
+    assert str(error).startswith(message)
+    if kind is not ContractError:
+        assert "in fail" in error.__notes__[0], "where it was raised"
