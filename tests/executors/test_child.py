@@ -174,11 +174,14 @@ def test_signals_to_all_processes_of_a_service_are_the_runner_s_alone(lab: Lab) 
     assert processes(lab.run([None], [None])) <= known
 
 
-class Stubborn(Exception):
-    """Cannot be made anew from its arguments."""
+class Stubborn:
+    """Can be sent, and not be made anew."""
 
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"{first}, {second}")
+    def __repr__(self) -> str:
+        return "a stubborn thing"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
 
 
 def fail(how: str) -> None:
@@ -186,7 +189,7 @@ def fail(how: str) -> None:
         case "plainly":
             raise KeyError("this")
         case "stubbornly":
-            raise Stubborn("this", "that")
+            raise ValueError(Stubborn())
         case "with a lock":
             raise ValueError(threading.Lock())
         case "by an end":
@@ -197,7 +200,7 @@ def fail(how: str) -> None:
     ("how", "kind", "message"),
     [
         ("plainly", KeyError, "'this'"),
-        ("stubbornly", ContractError, "Stubborn: this, that"),
+        ("stubbornly", ContractError, "ValueError: a stubborn thing"),
         ("with a lock", ContractError, "ValueError: <unlocked _thread.lock"),
         ("by an end", SystemExit, "3"),
     ],
