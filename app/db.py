@@ -94,6 +94,12 @@ class Database:
                 )
             self._is_current = True
 
+    def require_writable(self) -> None:
+        """`Unavailable` if a Postgres takes no writes: it is a standby, or was told so."""
+        with self.engine.connect() as connection:
+            if self.is_postgres and connection.scalar(text("SHOW transaction_read_only")) == "on":
+                raise Unavailable("the database takes no writes: it is a standby, or was made read-only")
+
     def upgrade(self) -> None:
         """Brings the tables to this code's newest migration (`alembic upgrade head`)."""
         # Here, for to import it takes a sixth of a start, and all that only look do without it.

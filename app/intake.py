@@ -1,5 +1,6 @@
 """The intake of a runner: which chunks it takes from the queue, how many of each model, and what it gives back."""
 
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ OTHERS_SHARE = 16
 REFUSED_AT_ONCE = 32
 """Chunks that are given back in one transaction where a model could not be loaded."""
 
+RECONSIDER_SECONDS = 1.0
+
 
 class Intake:
     """Claims for the models of a registry what its runner's executor has room for. For the runner's loop alone."""
@@ -48,6 +51,7 @@ class Intake:
         self._executor = executor
         self._underway = underway
         self._leases = leases
+        self._reconsider_at = 0.0
         self._claimed: list[tuple[ServedModel, Claim]] = []  # in a transaction that is not committed yet
         self.unwanted: list[Claim] = []
         """What is to be given back unrun."""
@@ -127,6 +131,28 @@ class Intake:
             session, broken, runner_id=self._leases.runner_id, max_attempts=self._settings.max_attempts
         )
 
+    def reconsider(self) -> None:
+        """Takes back, once a second, what has not begun of what should not be run here after all.
+
+        That is of jobs that were canceled or the like since it was claimed, and, so that other runners find it, of
+        short chunks that turn out to be long.
+        """
+        if time.monotonic() < self._reconsider_at:
+            return
+        self._reconsider_at = time.monotonic() + RECONSIDER_SECONDS
+        self._take_back(self._underway.call_off_surplus(RECONSIDER_SECONDS))
+        job_ids = {chunk.claim.job_id for chunk in self._underway.not_done}
+        if not job_ids:
+            return
+        with self._database.reading() as session:
+            stopped = queue.being_stopped(session, job_ids)
+        if stopped:
+            self._take_back(self._underway.call_off(stopped))
+
+    def take_back(self) -> None:
+        """Takes back all that has not begun."""
+        self._take_back(self._underway.call_off())
+
     def give_back(self) -> None:
         """Releases what is `unwanted`; of what may have been claimed, what really was."""
         if not self.unwanted:
@@ -134,6 +160,10 @@ class Intake:
         with self._database.writing() as session:
             queue.release(session, self.unwanted)
         self.unwanted.clear()
+
+    def _take_back(self, called_off: list[Claim]) -> None:
+        self._leases.drop(called_off)
+        self.unwanted += called_off
 
     def _works(self) -> dict[str, Work]:
         """What there is to do for the models of this process at the moment: others may take their place at any time."""

@@ -8,7 +8,7 @@ import queue as queues
 import random
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import structlog
@@ -70,7 +70,7 @@ class Runner:
         self._manifests = ManifestWriter(database, storage, settings.poll_seconds)
         self._heartbeat = heartbeat
         self._committed_at = 0.0
-        self._rescue_at = self._stopped_at = 0.0
+        self._rescue_at = 0.0
         # A SimpleQueue, because its put may interrupt its own get, as a signal handler does; an Event's set may not.
         self._wakeups: queues.SimpleQueue[None] = queues.SimpleQueue()
         self._is_stopping = self._is_hurried = False
@@ -245,25 +245,6 @@ class Runner:
                 presence.confess(session, self.id, self.trouble)
             self.stop()
 
-    def _leave_stopped_jobs(self) -> None:
-        """Takes back, once a second, what has not begun of jobs that were canceled or the like since it was claimed."""
-        if time.monotonic() < self._stopped_at:
-            return
-        self._stopped_at = time.monotonic() + HEARTBEAT_SECONDS
-        job_ids = {chunk.claim.job_id for chunk in self._underway.not_done}
-        if not job_ids:
-            return
-        with self._database.reading() as session:
-            stopped = queue.being_stopped(session, job_ids)
-        if stopped:
-            self._take_back(stopped)
-
-    def _take_back(self, job_ids: Collection[str] | None = None) -> None:
-        """Has what has not begun, of these jobs or of all, given back."""
-        called_off = self._underway.call_off(job_ids)
-        self._leases.drop(called_off)
-        self._intake.unwanted += called_off
-
     def _tell_progress(self) -> None:
         """Writes into the stories of jobs how far their trainings are, a step at a time."""
         for chunk in self._underway.not_done:
@@ -276,7 +257,7 @@ class Runner:
 
     def _drain(self, deadline: float) -> bool:
         """Commits what ends before the deadline, or a call to hurry; gives back the rest; True if nothing runs on."""
-        self._take_back()
+        self._intake.take_back()
         delay = self._survive(self._keep_on)
         while (self._underway or self._intake.unwanted) and (left := deadline - time.monotonic()) > 0:
             if self._is_hurried or self._only_hung_are_left():
@@ -294,7 +275,7 @@ class Runner:
 
     def _keep(self) -> bool:
         """Commits what is done, gives back what will not be run, and lets go of what hangs; whether it claimed, too."""
-        self._leave_stopped_jobs()
+        self._intake.reconsider()
         # Before anything is claimed, for after a COMMIT that was rolled back a new claim of a chunk has the same epoch.
         self._intake.give_back()
         has_claimed = self._commit()

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Response
 from marshmallow import fields
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from app.api.blueprints import Blueprint
@@ -91,8 +91,7 @@ def _database() -> tuple[str, dict[str, str]]:
     """What is wrong with the database, or ok; and the runners in trouble that it knows of."""
     database = services().database
     try:
-        with database.reading() as session:
-            session.execute(text("SELECT 1"))
+        database.require_writable()
         database.require_current_schema()
         with database.reading() as session:
             troubled = session.execute(

@@ -7,6 +7,7 @@ more comes, it is woken again when half of the rest is done, and so on.
 """
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection
 
@@ -28,12 +29,16 @@ class Supply:
         self._open: Counter[str] = Counter()
         self._slots: dict[str, int] = {}
         self._marks: dict[str, int] = {}
+        self._moved_at: dict[str, float] = {}
+        """When the last chunk was done, or the first one begun."""
         self._n_done = 0
         self._per_slot: dict[str, int] = {}
 
     def begin(self, queue: str, slots: int) -> None:
         """One more chunk is open, of a model that runs so many at once; 0 if nothing needs to be ahead of it."""
         with self._lock:
+            if not self._open[queue]:
+                self._moved_at[queue] = time.monotonic()
             self._open[queue] += 1
             self._slots[queue] = slots
             self._mark(queue)
@@ -42,6 +47,7 @@ class Supply:
         """A chunk is done. Whether the loop should know: it is the first for it to commit, or not enough is ahead."""
         with self._lock:
             self._open[queue] -= 1
+            self._moved_at[queue] = time.monotonic()
             self._n_done += 1
             return self._n_done == 1 or self._open[queue] <= self._marks[queue]
 
@@ -80,6 +86,20 @@ class Supply:
             in_time = 1 + int(2 * LINGER_SECONDS * n_chunks / max(seconds, 0.001))
             in_memory = AHEAD_BYTES * n_chunks // max(n_bytes[queue], 1)
             self._per_slot[queue] = max(LEAST_PER_SLOT, min(in_time, in_memory, MOST_PER_SLOT))
+
+    def surplus(self, slow_seconds: float) -> Counter[str]:
+        """How many chunks are open beyond the least of queues of which none was done for so many seconds.
+
+        Of those no more than the least is claimed from now on. Of trainings nothing is ahead.
+        """
+        surplus: Counter[str] = Counter()
+        slow_since = time.monotonic() - slow_seconds
+        with self._lock:
+            for queue, n_open in self._open.items():
+                if n_open and self._slots[queue] and self._moved_at[queue] < slow_since:
+                    surplus[queue] = n_open - LEAST_PER_SLOT * self._slots[queue]
+                    self._per_slot[queue] = LEAST_PER_SLOT
+        return surplus
 
     def _mark(self, queue: str) -> None:
         self._marks[queue] = max(self._slots[queue], self._open[queue] // 2)

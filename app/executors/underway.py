@@ -82,6 +82,19 @@ class Underway:
         ]
         return self.forget(called_off)
 
+    def call_off_surplus(self, slow_seconds: float) -> list[Claim]:
+        """Takes back what has not begun of models with more ahead than the least that have done none for so long.
+
+        The last ones go first, so that what stays is in order.
+        """
+        surplus = self.supply.surplus(slow_seconds)
+        called_off = []
+        for future, chunk in reversed(self._chunks.items()):
+            if surplus[chunk.claim.queue] > 0 and future.cancel():
+                surplus[chunk.claim.queue] -= 1
+                called_off.append(future)
+        return self.forget(called_off)
+
     def _end(self, queue: str, _: Future[TaskAnswer]) -> None:
         """Called by whichever thread has done a chunk."""
         if self.supply.end(queue):

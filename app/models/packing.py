@@ -26,7 +26,8 @@ class PackedArtifact:
 
 
 def pack(path: Path, max_bytes: int) -> PackedArtifact:
-    """The artifact at `path`, packed; `ArtifactError` if it is not there or has more than `max_bytes`.
+    """The artifact at `path`, packed; `ArtifactError` if it is not there, holds what is no file, or has more than
+    `max_bytes`.
 
     The same files make the same bytes. Links are followed, and empty folders are left out.
     """
@@ -36,6 +37,10 @@ def pack(path: Path, max_bytes: int) -> PackedArtifact:
     if path.is_dir() and not names:
         raise ArtifactError("train wrote an empty folder as its artifact: write the weights into it")
     files = [path / name for name in names] or [path]
+    if strange := [file for file in files if not file.is_file()]:
+        raise ArtifactError(
+            f"train wrote {strange[0].relative_to(path.parent)}, which is no file and no link to one: leave it out"
+        )
     n_bytes = sum(file.stat().st_size for file in files)
     if n_bytes > max_bytes:
         raise ArtifactError(

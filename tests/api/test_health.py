@@ -118,6 +118,31 @@ def test_an_empty_database_is_refused_with_the_command_that_mends_it(
     refused(client.get("/v1/jobs"), 503, "twofold db upgrade")
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_postgres_that_takes_no_writes_is_not_ready_until_it_does(
+    database: Database, make_app: MakeApp
+) -> None:
+    app = make_app()
+    client, name = client_of(app), database.url.database
+    for served in services_of(app).registry.models():
+        assert served.wait_ready(30)
+
+    def make_read_only(setting: str) -> None:
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SET default_transaction_read_only = off"))
+            connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {setting}'))
+        services_of(app).database.dispose()  # as a failover does: it is a setting of new connections
+
+    make_read_only("on")
+    unready = client.get("/readyz")
+    assert (unready.status_code, unready.json["database"]) == (
+        503,
+        "the database takes no writes: it is a standby, or was made read-only",
+    )
+    make_read_only("off")
+    assert client.get("/readyz").status_code == 200
+
+
 @on_both_lanes
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(

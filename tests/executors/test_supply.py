@@ -1,5 +1,7 @@
 """How far ahead a runner claims, and when its loop is woken."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from app.executors.supply import AHEAD_BYTES, MOST_PER_SLOT, Supply
@@ -71,6 +73,24 @@ def test_every_model_that_runs_must_have_enough_ahead() -> None:
 
 def test_nothing_has_to_be_ahead_of_a_training() -> None:
     assert supplied(1, slots=0).is_ahead
+
+
+def test_of_what_was_ahead_of_a_model_that_does_none_for_a_while_all_but_the_least_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.executors.supply.time", clock := SimpleNamespace(monotonic=lambda: 100.0))
+    supply = supplied(20, slots=2)
+    for _ in range(9):
+        supply.begin("train:m@1", 0)
+        supply.begin("quick@1", 1)
+    supply.set_pace([*claims(9), *claims(9, "quick@1")], 0.1)
+    clock.monotonic = lambda: 101.5
+    supply.end("quick@1")
+
+    clock.monotonic = lambda: 101.9
+    assert +supply.surplus(2.0) == {}
+    assert +supply.surplus(1.0) == {"m@1": 16}
+    assert (supply.is_short("m@1"), supply.is_short("quick@1")) == (False, True)
 
 
 def test_nothing_is_ahead_where_nothing_runs() -> None:

@@ -179,7 +179,13 @@ def workshop(database: Database, select_all: Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("app.runner", "app.jobs.leases", "app.tasks.predict"):
+    for module in (
+        "app.runner",
+        "app.intake",
+        "app.executors.supply",
+        "app.jobs.leases",
+        "app.tasks.predict",
+    ):
         monkeypatch.setattr(f"{module}.time", clock)
     return clock
 

@@ -55,7 +55,7 @@ def test_what_was_claimed_ahead_of_a_job_that_is_canceled_does_not_run(
     assert states(select_all) == {"running": 3}
 
     workshop.cancel(canceled)
-    runner._stopped_at = 0.0
+    runner._intake._reconsider_at = 0.0
     runner._keep()
     assert states(select_all) == {"running": 2, "canceled": 1}
 

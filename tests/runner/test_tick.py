@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.executors.supply import LEAST_PER_SLOT, MOST_PER_SLOT
-from app.intake import OTHERS_SHARE
+from app.intake import OTHERS_SHARE, RECONSIDER_SECONDS
 from app.jobs import queue
 from app.jobs.claims import Claim
 from app.jobs.upkeep import UPKEEP_SECONDS
@@ -126,6 +126,40 @@ def test_where_short_chunks_are_too_few_more_are_queued_for_this_runner_and_for_
     assert len(queued) == MOST_PER_SLOT - 16 + OTHERS_SHARE - LEAST_PER_SLOT
     runner.tick()
     assert len(bench.executor.waiting) == MOST_PER_SLOT
+    workshop.check_books()
+
+
+def test_short_chunks_that_turn_out_to_be_long_are_left_to_other_runners(
+    workshop: Workshop, bench: Bench, stage: Stage, clock: Clock
+) -> None:
+    other_bench = Bench(bench.database, stage)
+    runner, other = bench.make(), other_bench.make()
+    workshop.enqueue(n_items=6, window=2)
+    for _ in range(4):  # now it takes them for short
+        runner.tick()
+        bench.executor.run()
+    job_id = workshop.enqueue(n_items=12, window=12)
+    runner.tick()
+    assert len(bench.executor.waiting) == 12
+    bench.executor.waiting[0][0].set_running_or_notify_cancel()
+
+    clock.seconds += RECONSIDER_SECONDS / 2
+    runner.tick()
+    assert [chunk["status"] for chunk in workshop.chunks(job_id)] == ["running"] * 12
+    clock.seconds += RECONSIDER_SECONDS
+    runner.tick()
+
+    assert [chunk["status"] for chunk in workshop.chunks(job_id)] == [
+        *["running"] * LEAST_PER_SLOT,
+        *["queued"] * (12 - LEAST_PER_SLOT),
+    ]
+    other.tick()
+    assert [chunk["runner_id"] and str(chunk["runner_id"]) for chunk in workshop.chunks(job_id)] == [
+        *[runner.id] * LEAST_PER_SLOT,
+        *[other.id] * LEAST_PER_SLOT,
+        *[None] * (12 - 2 * LEAST_PER_SLOT),
+    ]
+    assert {chunk["attempts"] for chunk in workshop.chunks(job_id)[2 * LEAST_PER_SLOT :]} == {0}
     workshop.check_books()
 
 

@@ -1,5 +1,6 @@
 """The train task: an artifact and metrics, or one reason why there are none."""
 
+import os
 import tarfile
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -12,7 +13,7 @@ import pytest
 
 from app.data import pack
 from app.errors import Invalid, ModelFailed
-from app.models import JsonObject
+from app.models import JsonObject, packing
 from app.models.artifacts import ArtifactError, digest
 from app.models.packing import unpack
 from app.models.training import require_trainable
@@ -83,6 +84,23 @@ def test_an_artifact_that_is_too_big_empty_or_elsewhere_is_refused_precisely() -
         run(max_bytes=12)
     with pytest.raises(ArtifactError, match=r"no folder at 'artifact'.*but artifact\.npz beside it"):
         run(Silent)
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("nowhere")], ids=["a pipe", "a link to nothing"]
+)
+@pytest.mark.parametrize("name", ["artifact/strange", "artifact"])
+def test_what_is_no_file_is_named_and_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None], name: str
+) -> None:
+    artifact = tmp_path / "artifact"
+    if artifact.name != name:
+        artifact.mkdir()
+        (artifact / "weights").write_bytes(b"x")
+    make(tmp_path / name)
+
+    with pytest.raises(ArtifactError, match=f"{name}, which is no file" if "/" in name else "train wrote"):
+        packing.pack(artifact, 1000)
 
 
 def test_metrics_must_be_a_dict_of_json() -> None:
