@@ -56,7 +56,7 @@ def livez() -> dict[str, str]:
 @blueprint.response(200, Readiness)
 @blueprint.alt_response(503, schema=Readiness)
 def readyz() -> tuple[dict[str, Any], int]:
-    """200 when the models that the process began with are loaded, the database answers and its tables are current.
+    """200 when the models that the process began with are loaded, the database takes writes and its tables are current.
 
     Else 503 and what is not. A version that came later and failed to load is named, and keeps nobody out: what was
     there before it is served.

@@ -12,25 +12,33 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from traceback import format_exception
 from typing import Any
 
 from app.config import Settings
+from app.errors import named
 from app.executors.outcomes import WorkerLost
 from app.log import configure_logging
 from app.models.contract import ContractError
 
 PIPE_BYTES = 1 << 20
 """What a pipe holds that nobody has read: the most that Linux gives to all, and some chunks."""
+MARGIN_BYTES = 8 << 10
+"""Of a pipe, for what precedes a message in it, and for pages that are partly read."""
 DYING_SECONDS = 5.0
 """For a child that closed its pipe, or was killed, to be gone."""
+SERVER_GONE = 255
+"""What multiprocessing says of a child whose fork server has ended, so that nobody can tell whether it has, too."""
+RUNNERS_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Those that ask a runner to end; to end its children is for it."""
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(["app.executors.processes"])
 _starting = threading.Lock()
-"""Whoever starts a process, or asks for its end, looks at all others of multiprocessing's as well."""
+"""Whoever starts a process, or asks for its exit code, looks at all others of multiprocessing's as well."""
 
 
 class Child:
@@ -58,7 +66,7 @@ class Child:
     def has_room(self, call: bytes) -> bool:
         """Whether it may be told of a call while it makes another: if not all of it fits into the pipe, either would
         wait for the other to read."""
-        return len(call) < self._room
+        return len(call) <= self._room - MARGIN_BYTES
 
     def outcome(self, timeout: float | None = None) -> tuple[Any, BaseException | None]:
         """What the oldest call gave, or what it raised.
@@ -71,14 +79,22 @@ class Child:
             if self._outcomes not in ready and not self._outcomes.poll():
                 raise EOFError
             outcome = self._outcomes.recv_bytes()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the one between two outcomes, the other within one
             raise WorkerLost(f"the process that ran it died (exit code {self._exit_code()})") from None
         return _read(outcome)
 
     def kill(self) -> None:
-        with _starting:
-            if self._process.is_alive():
-                self._process.kill()
+        if self.is_alive:
+            self._process.kill()
+        elif self._exit_code() == SERVER_GONE and (pid := self._process.pid) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kills it, and closes its pipes."""
+        self.kill()
+        self._calls.close()
+        self._outcomes.close()
 
     def _exit_code(self) -> int | None:
         """Of a child that has closed its pipe, which it only does by its end, unless its model did it."""
@@ -96,12 +112,12 @@ def called(function: Callable[..., Any], *arguments: Any) -> bytes:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Blocks SIGTERM in this thread, and so for the fork server, if it is started here.
+    """Blocks the runner's signals in this thread, and so for the fork server, if it is started here.
 
-    systemd tells all processes of a service to end; the children of a fork server that did would count as dead.
+    systemd and terminals send them to all processes; the children of a fork server that ended would count as dead.
     """
-    resource_tracker.ensure_running()  # it comes with a fork server, and who starts it hears SIGTERM afterwards
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    resource_tracker.ensure_running()  # it comes with a fork server, and who starts it unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUNNERS_SIGNALS)
     try:
         yield
     finally:
@@ -130,16 +146,31 @@ def _read(outcome: bytes) -> tuple[Any, BaseException | None]:
 
 def _serve(calls: Connection, outcomes: Connection, settings: Settings) -> None:
     """What the child does, until its runner closes the pipe."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # it is its runner's to end it
+    for number in RUNNERS_SIGNALS:
         signal.signal(
             number, lambda *_: None
-        )  # a handler, because what a model starts would go on ignoring them
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        )  # until an exec: a program that a model runs does not ignore them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, RUNNERS_SIGNALS)
+    # What is sent to a process that a model has just forked is kept for it until it is an ordinary one.
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, RUNNERS_SIGNALS),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, RUNNERS_SIGNALS),
+        after_in_child=partial(_be_ordinary, calls, outcomes),
+    )
     configure_logging(settings)
     threading.Thread(target=_end_with_runner, name="end with the runner", daemon=True).start()
     with suppress(EOFError, BrokenPipeError):
         while True:
             outcomes.send_bytes(_make(calls.recv_bytes()))
+
+
+def _be_ordinary(calls: Connection, outcomes: Connection) -> None:
+    """Makes what a model forks a process like any other: signals end it, and it holds no pipe of its parent's open."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, RUNNERS_SIGNALS)
+    calls.close()
+    outcomes.close()
 
 
 def _end_with_runner() -> None:
@@ -165,5 +196,5 @@ def _dump(error: BaseException) -> bytes:
         dumped = pickle.dumps((None, error), pickle.HIGHEST_PROTOCOL)
         pickle.loads(dumped)  # noqa: S301 — ours
     except Exception:  # noqa: BLE001 — an exception's own class may raise anything
-        return pickle.dumps((None, ContractError(f"{type(error).__name__}: {error}")))
+        return pickle.dumps((None, ContractError(named(error))))
     return dumped

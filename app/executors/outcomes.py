@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import structlog
 
-from app.errors import ServingError
+from app.errors import ServingError, named
 from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Trained
 from app.models.contract import ContractError
 from app.tasks.kinds import TaskAnswer
@@ -51,7 +51,7 @@ def result_of(future: Future[TaskAnswer], claim: Claim) -> Done | Trained | Fail
             return Failed(claim, storable(error.detail))
         case _:
             log.error("chunk_failed", job_id=claim.job_id, first_item=claim.first_item, exc_info=error)
-            reason = str(error) if isinstance(error, ContractError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, ContractError) else named(error)
             return Failed(claim, storable(reason))
 
 

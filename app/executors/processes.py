@@ -2,6 +2,7 @@
 
 import atexit
 import threading
+from collections import deque
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -19,11 +20,14 @@ from app.models.declarations import Declaration
 from app.models.garbage import freeze
 from app.models.registry import Registry
 from app.models.served import ServedModel
+from app.tables import JobKind
 from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
 from app.tasks.predict import Stopwatch, TransientFailure
 
 QUICK_SECONDS = 0.1
 """Of a child whose last chunk took less, the next is not kept waiting until the runner has read its answer."""
+LOAD_SECONDS = 900.0
+"""For a child to load a model that its runner has loaded."""
 
 
 class ProcessExecutor:
@@ -74,9 +78,8 @@ class _Task:
     means: Means
     future: Future[TaskAnswer] = field(default_factory=Future)
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether nobody has called it off; then nobody can any more."""
+    def take(self) -> bool:
+        """Takes it, so that nobody can call it off any more; False if somebody has."""
         future = self.future
         return future.running() or (not future.cancelled() and future.set_running_or_notify_cancel())
 
@@ -100,9 +103,9 @@ class _Keeper:
         self._is_over = False
 
     def run(self) -> None:
-        while (task := self._held or self._waiting.get()) is not None:
+        while (task := self._held or self._waiting.get()) is not None and not self._is_over:
             self._held = None
-            if task.is_wanted:
+            if task.take():
                 self._see_through(task)
             del task  # a model that has gone must not live on with a thread that waits
 
@@ -113,19 +116,21 @@ class _Keeper:
 
     def _see_through(self, task: _Task) -> None:
         """Has a chunk run, and on with those that the child can be given before it has answered."""
+        given = deque([task])
         try:
             child = self._child_with(task.served)
             child.begin(task.call)
-        except Exception as error:  # noqa: BLE001 — whatever it is, it is this chunk's, and the thread goes on
-            task.future.set_exception(error)
-            return
-        following: _Task | None = task
-        while following is not None:
-            current = following
-            following = self._give_ahead(child, current)
-            if not self._settle(child, current):
-                self._held = following or self._held
-                return
+            while given:
+                if (ahead := self._give_ahead(child, given[0])) is not None:
+                    given.append(ahead)
+                self._settle(child, given[0])
+                given.popleft()
+        except TransientFailure as error:  # there is no child, or it goes on without this model
+            task.future.set_exception(_bare(error))
+        except BaseException as error:  # noqa: BLE001 — whatever it is, it is this chunk's, and the thread goes on
+            self._leave()
+            given.popleft().future.set_exception(_bare(error))
+            self._held = given.popleft() if given else self._held
 
     def _child_with(self, served: ServedModel) -> Child:
         """The child, which has loaded the model. One with models that have gone has a successor, for a model that has
@@ -140,7 +145,7 @@ class _Keeper:
         if self._child is None:
             try:
                 self._child = Child(self._settings)
-            except OSError as error:
+            except (OSError, EOFError) as error:  # EOFError if the fork server ends meanwhile
                 raise TransientFailure(f"a child process could not be started: {error}") from error
             if self._is_over:  # since before `kill` could see it
                 self._child.kill()
@@ -151,18 +156,18 @@ class _Keeper:
     def _load(self, child: Child, served: ServedModel) -> None:
         child.begin(called(_load, served.declaration, self._settings.artifact_cache))
         try:
-            _, error = child.outcome()
-        except WorkerLost as lost:
+            _, error = child.outcome(LOAD_SECONDS)
+        except (WorkerLost, TimeoutError) as lost:
             self._leave()
-            error = TransientFailure(f"{served} failed to load where its chunks run: {lost}")
+            why = str(lost) or f"it took over {LOAD_SECONDS:g} seconds"
+            error = TransientFailure(f"{served} failed to load where its chunks run: {why}")
         if error is not None:
             raise error
         self._loaded[ref(served)] = QUICK_SECONDS
 
     def _give_ahead(self, child: Child, current: _Task) -> _Task | None:
-        """Tells the child of one more chunk, if those of the current one's model are short, and one waits that it can
-        take."""
-        if self._loaded[ref(current.served)] >= QUICK_SECONDS:
+        """Tells the child of one more chunk, where they are quick and one waits that it can take."""
+        if not self._is_quick(current):
             return None
         try:
             task = self._waiting.get_nowait()
@@ -170,33 +175,39 @@ class _Keeper:
             return None
         if task is None:
             self._waiting.put(None)
-        elif ref(task.served) in self._loaded and child.has_room(call := task.call) and task.is_wanted:
+        elif self._is_quick(task) and child.has_room(call := task.call) and task.take():
             child.begin(call)
             return task
         self._held = task
         return None
 
-    def _settle(self, child: Child, task: _Task) -> bool:
-        """Waits for what becomes of the oldest chunk that the child has; returns whether it can have more."""
+    def _is_quick(self, task: _Task) -> bool:
+        """Whether another need not mind to wait for it: in this child the last chunk of its model was done soon."""
+        is_training = task.claim.kind is JobKind.TRAIN
+        return not is_training and self._loaded.get(ref(task.served), QUICK_SECONDS) < QUICK_SECONDS
+
+    def _settle(self, child: Child, task: _Task) -> None:
+        """Waits for what becomes of the oldest chunk that the child has."""
         began_at = monotonic()
-        try:
-            answer, error = child.outcome(limit_seconds(task.served.declaration, task.claim.kind))
-        except (WorkerLost, TimeoutError) as lost:
-            self._leave()
-            task.future.set_exception(lost)
-            return False
+        answer, error = child.outcome(limit_seconds(task.served.declaration, task.claim.kind))
         self._loaded[ref(task.served)] = monotonic() - began_at
         if error is None:
             task.future.set_result(answer)
         else:
             task.future.set_exception(error)
-        return True
 
     def _leave(self) -> None:
-        """Has nothing more to do with its child, which may be dead, may hang, or waits for a call."""
+        """Ends its child, which may be dead, may hang, or waits for a call."""
         if self._child is not None:
-            self._child.kill()
+            self._child.end()
         self._child, self._loaded = None, {}
+
+
+def _bare(error: BaseException) -> BaseException:
+    """Without tracebacks: a frame in them has the future that is to have the error, and both would stay, with the pipes
+    of a dead child, until the collector of garbage looks that far."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _load(declaration: Declaration, artifact_cache: Path) -> None:

@@ -30,7 +30,7 @@ class Supply:
         self._slots: dict[str, int] = {}
         self._marks: dict[str, int] = {}
         self._moved_at: dict[str, float] = {}
-        """When the last chunk was done, or the first one begun."""
+        """When the last chunk was done or called off, or the first one begun."""
         self._n_done = 0
         self._per_slot: dict[str, int] = {}
 

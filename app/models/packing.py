@@ -31,7 +31,7 @@ def pack(path: Path, max_bytes: int) -> PackedArtifact:
 
     The same files make the same bytes. Links are followed, and empty folders are left out.
     """
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         raise ArtifactError(_missing(path))
     names = sorted(files_of(path)) if path.is_dir() else []
     if path.is_dir() and not names:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import structlog
 from marshmallow import Schema
 
-from app.errors import Conflict, FieldError, ModelAway, ModelFailed, Unavailable
+from app.errors import Conflict, FieldError, ModelAway, ModelFailed, Unavailable, named
 from app.models import JsonObject, Model, contract, schemas
 from app.models.artifacts import DEFAULT_CACHE, local_artifact
 from app.models.declarations import Declaration
@@ -66,8 +66,10 @@ class ServedModel:
             self._load(bring)
         except contract.ContractError as error:
             self._fail(str(error), error)
+        except KeyboardInterrupt:
+            raise
         # The task boundary of a load: user code may raise anything, and sys.exit() ends only this model.
-        except (Exception, SystemExit) as error:  # noqa: BLE001 — recorded in reason and in the log
+        except BaseException as error:  # noqa: BLE001 — recorded in reason and in the log
             self._fail(named(error), error)
         else:
             self.reason = None
@@ -112,7 +114,9 @@ class ServedModel:
                 self._predict_in_batches(model, items, loaded)
         except contract.ContractError as error:
             raise contract.ContractError(f"warmup: {error}") from error
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise contract.ContractError(f"warmup: it raised {named(error)}") from error
 
     def _fail(self, reason: str, error: BaseException) -> None:
@@ -192,8 +196,10 @@ class ServedModel:
                 return self._predict_in_batches(model, items, given)
         except contract.ContractError as error:
             raise ModelFailed(f"{self} broke its contract: {error}") from error
-        # sys.exit() in a model must not end a worker: it fails this call like any other exception.
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        # Neither sys.exit() in a model nor a panic of Rust ends a worker: it fails this call like any other exception.
+        except BaseException as error:
             raise failure(f"{self} raised {named(error)}", error) from error
 
     def _predict_in_batches(
@@ -252,12 +258,6 @@ def _names_of_fields(schema: Schema) -> frozenset[str]:
     return frozenset(
         known for name, field in schema.fields.items() for known in (name, field.data_key or name)
     )
-
-
-def named(error: BaseException) -> str:
-    """The exception's type and message in one line."""
-    message = " ".join(str(error).split())
-    return f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__
 
 
 def _is_passing(error: BaseException | None) -> bool:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.errors import Invalid, ModelFailed, Unavailable, refused
+from app.errors import Invalid, ModelFailed, Unavailable, named, refused
 from app.models import JsonObject, Model, contract, schemas
-from app.models.served import ServedModel, failure, named
+from app.models.served import ServedModel, failure
 
 GIVEN = ("items", "artifact", "progress")
 """What `train` gets besides its options; the last if it asks for it."""
@@ -64,8 +64,10 @@ def train(
     try:
         model = _class_of(served)()
         metrics = model.train(items, artifact, **options, **_reporting(model.train, report or _nowhere))
-    # sys.exit() in a model must not end a worker: it fails this call like any other exception.
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    # Neither sys.exit() in a model nor a panic of Rust ends a worker: it fails this call like any other exception.
+    except BaseException as error:
         raise failure(f"{served} raised {named(error)} in train", error) from error
     if not isinstance(metrics, Mapping):
         raise ModelFailed(f"{served}: train returned a {type(metrics).__name__}, not a dict of metrics")

@@ -50,6 +50,14 @@ def test_an_item_that_fails_is_an_item_error_and_costs_no_other(lab: Lab) -> Non
     assert isinstance(second, Done)
 
 
+def test_what_is_no_exception_and_cannot_be_told_is_an_item_error_as_well(lab: Lab) -> None:
+    """Rust's panics are no `Exception`."""
+    (result,) = lab.run([None, "panic", None])
+    assert isinstance(result, Done)
+    assert [(failure.place, failure.code) for failure in result.failures] == [(1, "model_failed")]
+    assert result.failures[0].message.endswith("raised Panic")
+
+
 def test_a_dependency_that_fails_is_transient_and_no_items_fault(lab: Lab) -> None:
     (result,) = lab.run([None, "disconnect"])
     assert isinstance(result, Broken)

@@ -14,6 +14,13 @@ n_loads = 0
 """In this process."""
 
 
+class Panic(BaseException):
+    """As Rust's are; and it cannot say what happened."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 class Unruly:
     """`{"act": …}`; without it, the answer is the process that gave it, and how often that has loaded the model."""
 
@@ -40,6 +47,10 @@ def act(what: Any) -> None:
     match what:
         case "raise":
             raise ValueError("not this one")
+        case "panic":
+            raise Panic
+        case "fork":
+            os.fork()  # both go on, and return
         case "disconnect":
             raise ConnectionResetError("the feature store hung up")
         case "exhaust":
@@ -52,5 +63,8 @@ def act(what: Any) -> None:
             ctypes.string_at(0)
         case "nap":
             threading.Event().wait(0.3)
+        case str(hold) if hold.startswith("hold "):
+            while not Path(hold.removeprefix("hold "), "go").exists():
+                threading.Event().wait(0.02)
         case "hang":
             threading.Event().wait(60)
