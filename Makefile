@@ -17,7 +17,7 @@ INSTALL = $(PIP) install --progress-bar off --require-hashes -r $(1) \
 	&& touch $@
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup serve test test-transformers mutations lint format bench soak lock clean
+.PHONY: help install setup serve test test-gcs test-transformers mutations lint format bench soak lock clean
 
 help: ## List these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 25
@@ -74,6 +74,12 @@ test-transformers: $(DEVELOPING) ## Test the adapter transformers, in a .venv-tr
 	@.venv-transformers/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/base.txt
 	@.venv-transformers/bin/python -m pytest --timeout 120 tests/adapters/check_transformers.py $(ARGS)
 
+test-gcs: $(DEVELOPING) ## Test Google's store (gs://) against an emulator, in a .venv-gcs with its clients
+	@test -x .venv-gcs/bin/python || $(PYTHON) -m venv .venv-gcs
+	@.venv-gcs/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/dev.txt
+	@.venv-gcs/bin/python -m pip --disable-pip-version-check -q install 'gcsfs>=2026.9' 'gcp-storage-emulator>=2026.7'
+	@.venv-gcs/bin/python -m pytest --timeout 120 tests/data/check_gcs.py $(ARGS)
+
 mutations: $(DEVELOPING) ## Show that the tests catch each guard of the queue that is removed
 	@$(BIN)/python tests/mutations.py
 
@@ -107,5 +113,5 @@ lock: ## Renew requirements/*.txt from pyproject.toml (needs uv; ARGS=--upgrade 
 	@! grep -n '://' requirements/*.txt || { echo 'make: an address in a locked file: take it out' >&2; exit 1; }
 
 clean: ## Remove .venv and what the tools left; the database stays
-	rm -rf $(VENV) .venv-transformers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-gcs .venv-transformers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -85,7 +85,7 @@ def upload_input(query: Mapping[str, Any]) -> tuple[Input, int, dict[str, str]]:
 def presign_upload(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """A URL to which a client without credentials can upload an object, past this service; then it registers `url`.
 
-    Stores of the kind `s3://` have this. The name is new each time, so nothing can be overwritten.
+    Stores of the kinds `s3://` and `gs://` have this. The name is new each time, so nothing can be overwritten.
     """
     storage = services().storage
     folder = storage.folder(wanted["folder"], "/folder")

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +30,6 @@ BLOCK_BYTES = 4 << 20
 CONNECT_SECONDS, SILENCE_SECONDS, CALL_SECONDS = 5.0, 20.0, 120.0
 RETRY_SECONDS = "10"
 EXTRAS = {"s3": "s3", "gs": "gcs"}
-PRESIGNS = ("s3",)
-"""Stores that let us sign a request of somebody else."""
 _VERSION_KEYS = ("ETag", "etag", "generation", "mtime", "ino")
 _REFUSALS = {
     "NoCredentialsError",
@@ -153,14 +151,19 @@ class Storage:
 
     def presign(self, address: Address, seconds: int, pointer: str) -> str:
         """A URL to which anyone may PUT this object, for so long; `Invalid` where the store has no such thing."""
-        if address.protocol not in PRESIGNS:
-            known = ", ".join(f"{each}://" for each in PRESIGNS)
-            detail = (
-                f"{address.protocol}:// has no presigned uploads here, {known} has: write the object yourself"
-            )
+        if (sign := _SIGNERS.get(address.protocol)) is None:
+            known = " and ".join(f"{protocol}://" for protocol in _SIGNERS)
+            detail = f"{address.protocol}:// has no presigned uploads here, {known} have: write the object yourself"
             raise refused(Invalid, pointer, detail)
         with self._using(address) as (files, path):
-            return str(files.url(path, expires=seconds, client_method="put_object", **_ended(address)))
+            try:
+                return sign(files, path, seconds)
+            except AttributeError as error:  # so google-auth says that they have no key
+                detail = (
+                    "the credentials of this process cannot sign an upload: let GOOGLE_APPLICATION_CREDENTIALS "
+                    "name the key file of a service account"
+                )
+                raise refused(ObjectUnavailable, pointer, detail) from error
 
     @contextmanager
     def _using(self, address: Address) -> Iterator[tuple[Any, str]]:
@@ -228,6 +231,18 @@ def _make_filesystem(protocol: str) -> Any:
     )
     files.retries = 2
     return files
+
+
+def _sign_s3(files: Any, path: str, seconds: int) -> str:
+    return str(files.url(path, expires=seconds, client_method="put_object", timeout=CALL_SECONDS))
+
+
+def _sign_gs(files: Any, path: str, seconds: int) -> str:
+    return str(files.sign(path, expiration=seconds, version="v4", method="PUT"))
+
+
+_SIGNERS: dict[str, Callable[[Any, str, int], str]] = {"s3": _sign_s3, "gs": _sign_gs}
+"""Of stores that let us sign a request of somebody else."""
 
 
 def _ended(address: Address) -> dict[str, float]:

@@ -146,10 +146,10 @@ def _read(outcome: bytes) -> tuple[Any, BaseException | None]:
 
 def _serve(calls: Connection, outcomes: Connection, settings: Settings) -> None:
     """What the child does, until its runner closes the pipe."""
-    for number in RUNNERS_SIGNALS:
-        signal.signal(
-            number, lambda *_: None
-        )  # until an exec: a program that a model runs does not ignore them
+    for (
+        number
+    ) in RUNNERS_SIGNALS:  # by a handler, which ends at an exec: programs that a model runs are not deaf
+        signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RUNNERS_SIGNALS)
     # What is sent to a process that a model has just forked is kept for it until it is an ordinary one.
     os.register_at_fork(
@@ -191,8 +191,8 @@ def _make(call: bytes) -> bytes:
 
 def _dump(error: BaseException) -> bytes:
     """An exception, with its traceback as a note, for that is lost on the way; in words, if it cannot go as it is."""
-    error.add_note("".join(format_exception(error)))
     try:
+        error.add_note("".join(format_exception(error)))
         dumped = pickle.dumps((None, error), pickle.HIGHEST_PROTOCOL)
         pickle.loads(dumped)  # noqa: S301 — ours
     except Exception:  # noqa: BLE001 — an exception's own class may raise anything
