@@ -37,8 +37,8 @@ TICKS_PER_RUNNER = 12
 PAUSE_SECONDS = 0.01
 
 
-class Crash(BaseException):
-    """Stands for the death of a runner in the middle of a chunk."""
+class Crash(KeyboardInterrupt):
+    """Stands for the death of a runner in the middle of a chunk: of its kind is all that goes through what runs one."""
 
 
 class Doubler:
