@@ -140,7 +140,7 @@ def named(error: BaseException) -> str:
     """An exception's type and message in one line; the type alone if it has no message, or one that cannot be had."""
     try:
         message = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 — a model's own exception may raise anything when it is asked
+    except BaseException:  # noqa: BLE001 — a model's own exception may raise anything when it is asked
         message = ""
     return f"{type(error).__qualname__}: {message}" if message else type(error).__qualname__
 

@@ -156,14 +156,7 @@ class Storage:
             detail = f"{address.protocol}:// has no presigned uploads here, {known} have: write the object yourself"
             raise refused(Invalid, pointer, detail)
         with self._using(address) as (files, path):
-            try:
-                return sign(files, path, seconds)
-            except AttributeError as error:  # so google-auth says that they have no key
-                detail = (
-                    "the credentials of this process cannot sign an upload: let GOOGLE_APPLICATION_CREDENTIALS "
-                    "name the key file of a service account"
-                )
-                raise refused(ObjectUnavailable, pointer, detail) from error
+            return sign(files, path, seconds, pointer)
 
     @contextmanager
     def _using(self, address: Address) -> Iterator[tuple[Any, str]]:
@@ -233,15 +226,23 @@ def _make_filesystem(protocol: str) -> Any:
     return files
 
 
-def _sign_s3(files: Any, path: str, seconds: int) -> str:
+def _sign_s3(files: Any, path: str, seconds: int, _pointer: str) -> str:
     return str(files.url(path, expires=seconds, client_method="put_object", timeout=CALL_SECONDS))
 
 
-def _sign_gs(files: Any, path: str, seconds: int) -> str:
-    return str(files.sign(path, expiration=seconds, version="v4", method="PUT"))
+def _sign_gs(files: Any, path: str, seconds: int, pointer: str) -> str:
+    """By the key of a service account; other credentials have none."""
+    try:
+        return str(files.sign(path, expiration=seconds, version="v4", method="PUT"))
+    except AttributeError as error:  # so google-auth says that there is no key
+        detail = (
+            "the credentials of this process cannot sign an upload: let GOOGLE_APPLICATION_CREDENTIALS "
+            "name the key file of a service account"
+        )
+        raise refused(ObjectUnavailable, pointer, detail) from error
 
 
-_SIGNERS: dict[str, Callable[[Any, str, int], str]] = {"s3": _sign_s3, "gs": _sign_gs}
+_SIGNERS: dict[str, Callable[[Any, str, int, str], str]] = {"s3": _sign_s3, "gs": _sign_gs}
 """Of stores that let us sign a request of somebody else."""
 
 

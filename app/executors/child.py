@@ -1,6 +1,6 @@
 """A child process that calls functions, one after the other, and tells what became of each call.
 
-Two pipes for each child, and nothing that it shares with another: whatever it holds when it is killed, no other waits
+Two pipes for each child, and no lock that it shares with another: whatever it holds when it is killed, no other waits
 for it. The runner does not fork it, for it has threads, whose locks a fork copies: a server of multiprocessing's does,
 that has imported what a child needs, so that it is there at once.
 """
@@ -30,8 +30,6 @@ MARGIN_BYTES = 8 << 10
 """Of a pipe, for what precedes a message in it, and for pages that are partly read."""
 DYING_SECONDS = 5.0
 """For a child that closed its pipe, or was killed, to be gone."""
-SERVER_GONE = 255
-"""What multiprocessing says of a child whose fork server has ended, so that nobody can tell whether it has, too."""
 RUNNERS_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Those that ask a runner to end; to end its children is for it."""
 
@@ -79,16 +77,14 @@ class Child:
             if self._outcomes not in ready and not self._outcomes.poll():
                 raise EOFError
             outcome = self._outcomes.recv_bytes()
-        except (EOFError, OSError):  # the one between two outcomes, the other within one
+        except (EOFError, OSError):  # the latter in the middle of one
             raise WorkerLost(f"the process that ran it died (exit code {self._exit_code()})") from None
         return _read(outcome)
 
     def kill(self) -> None:
+        """Of one whose fork server has ended nobody knows whether it lives: its closed pipes end it after its call."""
         if self.is_alive:
             self._process.kill()
-        elif self._exit_code() == SERVER_GONE and (pid := self._process.pid) is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Kills it, and closes its pipes."""
@@ -146,9 +142,8 @@ def _read(outcome: bytes) -> tuple[Any, BaseException | None]:
 
 def _serve(calls: Connection, outcomes: Connection, settings: Settings) -> None:
     """What the child does, until its runner closes the pipe."""
-    for (
-        number
-    ) in RUNNERS_SIGNALS:  # by a handler, which ends at an exec: programs that a model runs are not deaf
+    # By handlers, which end at an exec: what a model runs is not deaf.
+    for number in RUNNERS_SIGNALS:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RUNNERS_SIGNALS)
     # What is sent to a process that a model has just forked is kept for it until it is an ordinary one.

@@ -42,10 +42,8 @@ class ProcessExecutor:
     dies_alone = True
 
     def __init__(self, registry: Registry, settings: Settings, processes: int, means: Means) -> None:
-        self._settings = settings
-        self._means = means
         self._waiting: SimpleQueue[_Task | None] = SimpleQueue()
-        self._keepers = [_Keeper(self._waiting, registry, settings) for _ in range(processes)]
+        self._keepers = [_Keeper(self._waiting, registry, settings, means) for _ in range(processes)]
         for keeper in self._keepers:
             threading.Thread(target=keeper.run, name="child", daemon=True).start()
         atexit.register(self.shutdown)  # or multiprocessing waits there for children that wait for us
@@ -54,7 +52,7 @@ class ProcessExecutor:
         return len(self._keepers)
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
-        task = _Task(served, claim, self._settings.artifact_cache, self._means)
+        task = _Task(served, claim)
         self._waiting.put(task)
         return task.future
 
@@ -74,8 +72,6 @@ class _Task:
 
     served: ServedModel
     claim: Claim
-    artifact_cache: Path
-    means: Means
     future: Future[TaskAnswer] = field(default_factory=Future)
 
     def take(self) -> bool:
@@ -83,18 +79,21 @@ class _Task:
         future = self.future
         return future.running() or (not future.cancelled() and future.set_running_or_notify_cancel())
 
-    @property
-    def call(self) -> bytes:
-        return called(_perform, self.served.declaration, self.artifact_cache, self.claim, self.means)
-
 
 class _Keeper:
     """Keeps one child at work. `run` is for a thread of its own, `kill` for any."""
 
-    def __init__(self, waiting: "SimpleQueue[_Task | None]", registry: Registry, settings: Settings) -> None:
+    def __init__(
+        self,
+        waiting: "SimpleQueue[_Task | None]",
+        registry: Registry,
+        settings: Settings,
+        means: Means,
+    ) -> None:
         self._waiting = waiting
         self._registry = registry
         self._settings = settings
+        self._means = means
         self._child: Child | None = None
         self._loaded: dict[ref[ServedModel], float] = {}
         """Of the runner's models that its child has, how many seconds the last chunk took."""
@@ -119,7 +118,7 @@ class _Keeper:
         given = deque([task])
         try:
             child = self._child_with(task.served)
-            child.begin(task.call)
+            child.begin(self._call(task))
             while given:
                 if (ahead := self._give_ahead(child, given[0])) is not None:
                     given.append(ahead)
@@ -128,9 +127,9 @@ class _Keeper:
         except TransientFailure as error:  # there is no child, or it goes on without this model
             task.future.set_exception(_bare(error))
         except BaseException as error:  # noqa: BLE001 — whatever it is, it is this chunk's, and the thread goes on
-            self._leave()
             given.popleft().future.set_exception(_bare(error))
             self._held = given.popleft() if given else self._held
+            self._leave()
 
     def _child_with(self, served: ServedModel) -> Child:
         """The child, which has loaded the model. One with models that have gone has a successor, for a model that has
@@ -175,11 +174,18 @@ class _Keeper:
             return None
         if task is None:
             self._waiting.put(None)
-        elif self._is_quick(task) and child.has_room(call := task.call) and task.take():
-            child.begin(call)
-            return task
+            return None
         self._held = task
-        return None
+        if not (self._is_quick(task) and child.has_room(call := self._call(task)) and task.take()):
+            return None
+        child.begin(call)
+        self._held = None
+        return task
+
+    def _call(self, task: _Task) -> bytes:
+        return called(
+            _perform, task.served.declaration, self._settings.artifact_cache, task.claim, self._means
+        )
 
     def _is_quick(self, task: _Task) -> bool:
         """Whether another need not mind to wait for it: in this child the last chunk of its model was done soon."""

@@ -59,8 +59,8 @@ class ServedModel:
         """Imports the class, gets the artifact, calls `load` and warms it up; called while it is "loading".
 
         `bring` is called before; what it raises is told like what a load does.
-        Raises nothing: see `state`, `reason`. In passing are a store that does not answer, a `ConnectionError`, a
-        `TimeoutError`, and an exception with a true attribute `transient`.
+        Raises nothing but `KeyboardInterrupt`: see `state`, `reason`. In passing are a store that does not answer, a
+        `ConnectionError`, a `TimeoutError`, and an exception with a true attribute `transient`.
         """
         try:
             self._load(bring)
@@ -165,7 +165,9 @@ class ServedModel:
         self._ready_model()
         try:
             loaded, refused = schemas.load_items(self._item, items, spend=spend)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise ModelFailed(f"{self}: its Item schema raised {named(error)}") from error
         return loaded, sorted(refused.items())
 
@@ -199,6 +201,7 @@ class ServedModel:
         except KeyboardInterrupt:
             raise
         # Neither sys.exit() in a model nor a panic of Rust ends a worker: it fails this call like any other exception.
+        # Ctrl-C alone goes through, here and wherever else user code is called: it ends `twofold models check`.
         except BaseException as error:
             raise failure(f"{self} raised {named(error)}", error) from error
 

@@ -45,7 +45,9 @@ def validate(served: ServedModel, items: Sequence[object]) -> tuple[list[JsonObj
         declared = contract.nested_schema(model_class, "TrainItem")
         declared = declared or contract.nested_schema(model_class, "Item")
         return schemas.load_items(None if declared is None else schemas.item_schema(declared), items)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ModelFailed(f"{served}: its schema raised {named(error)}") from error
 
 

@@ -97,6 +97,7 @@ def test_a_thousand_errors_are_told_by_the_first_hundred(client: Client) -> None
         ("!short", "returned 0 predictions for 2 items"),
         ("!set", "predicted what is not JSON"),
         ("!schema", "its Item schema raised KeyError: 'bug'"),
+        ("!schema exit", "its Item schema raised SystemExit: 3"),
     ],
 )
 def test_a_model_that_misbehaves_is_a_500_that_says_how(text: str, why: str, client: Client) -> None:

@@ -38,7 +38,7 @@ PAUSE_SECONDS = 0.01
 
 
 class Crash(KeyboardInterrupt):
-    """Stands for the death of a runner in the middle of a chunk: of its kind is all that goes through what runs one."""
+    """Stands for the death of a runner in the middle of a chunk: anything of another kind would fail the chunk."""
 
 
 class Doubler:

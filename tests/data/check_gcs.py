@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -131,6 +131,15 @@ def test_a_bucket_that_is_not_there_is_unavailable(store: Store) -> None:
     storage = Storage.of(["gs://nothing/data"])
     with pytest.raises(ObjectUnavailable, match="does not exist"):
         storage.find(storage.object("gs://nothing/data/x"))
+
+
+def test_an_upload_is_signed_by_the_account_for_so_long(store: Store) -> None:
+    """Which the emulator does not look at."""
+    query = parse_qs(urlsplit(store.storage.presign(store.address(), 60, "/folder")).query)
+
+    assert (query["X-Goog-Algorithm"], query["X-Goog-Expires"]) == (["GOOG4-RSA-SHA256"], ["60"])
+    assert query["X-Goog-Credential"][0].startswith("twofold@example.iam.gserviceaccount.com/")
+    assert len(bytes.fromhex(query["X-Goog-Signature"][0])) == 256
 
 
 def test_credentials_without_a_key_cannot_sign(store: Store, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stores: one contract for S3 and for a folder, and what each way of going wrong is called."""
+"""Stores: one contract for all of them, S3 and a folder here, and what each way of going wrong is called."""
 
 import hashlib
 import http.client

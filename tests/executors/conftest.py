@@ -48,7 +48,7 @@ version = "0"
 class = "tests.models.pupils:Pupil"
 chunk_timeout_seconds = {timeout}
 """
-TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 3.0
 
 
 class Lab:
@@ -73,7 +73,12 @@ class Lab:
 
     def run(self, *chunks: Sequence[Any]) -> list[Done | Trained | Failed | Broken]:
         """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
-        return [result_of(future, claim) for future, claim in self.submit(*chunks)]
+        return self.told(self.submit(*chunks))
+
+    def told(
+        self, submitted: list[tuple[Future[TaskAnswer], Claim]]
+    ) -> list[Done | Trained | Failed | Broken]:
+        return [result_of(future, claim) for future, claim in submitted]
 
     def submit(self, *chunks: Sequence[Any]) -> list[tuple[Future[TaskAnswer], Claim]]:
         return self.submit_claims(
@@ -87,7 +92,7 @@ class Lab:
         return [(self.executor.submit(self.served, claim, Stopwatch()), claim) for claim in claims]
 
     def run_claims(self, claims: Sequence[Claim]) -> list[Done | Trained | Failed | Broken]:
-        return [result_of(future, claim) for future, claim in self.submit_claims(claims)]
+        return self.told(self.submit_claims(claims))
 
 
 def payload(acts: Sequence[Any]) -> bytes:
