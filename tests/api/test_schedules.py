@@ -108,6 +108,7 @@ def test_what_was_collected_is_predicted_when_it_fires(client: Client, database:
     assert (job["status"], job["version"], job["counts"]["total"]) == ("succeeded", "2", 3)
     answers = client.get(f"/v1/jobs/{job['id']}/outputs").json["prediction"]
     assert [answer["text"] for answer in answers] == ["a", "b", "c"]
-    assert client.get(path).json["next_fire_at"] == schedule["next_fire_at"]
+    next_fire_at = client.get(path).json["next_fire_at"]
+    assert next_fire_at >= schedule["next_fire_at"], "later only where its hour struck meanwhile"
     gathered = client.get(f"/v1/inputs/{job['input_id']}").json
     assert (gathered["collection"], gathered["sha256"], gathered["n_items"]) == (None, None, 3)
