@@ -184,7 +184,10 @@ def test_a_fork_server_that_dies_costs_an_attempt_of_what_runs_and_no_more(lab: 
     os.kill(server, signal.SIGKILL)
 
     broken = [result for result in lab.told(running) if isinstance(result, Broken)]
-    assert {result.code for result in broken} == {"runner_crashed"}
+    codes = {result.code for result in broken}
+    assert {"runner_crashed"} <= codes <= {"runner_crashed", TRANSIENT}, (
+        "the latter of what was just starting"
+    )
     wait_until(
         lambda: lab.run(["nap"], ["nap"]) and not any(map(is_alive, before)), "the end of its children"
     )
