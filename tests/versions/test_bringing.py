@@ -52,6 +52,7 @@ def test_a_process_is_not_ready_while_the_artifact_of_its_default_is_brought(
 
     follower.look()
 
+    registry.get("pupil", "0").wait_ready(30)  # it is untrained, and not "loading" any more
     served = registry.get("pupil")
     assert (served.declaration.version, served.state, registry.unready()) == ("t1", "loading", [served])
     has_come.set()
