@@ -96,8 +96,10 @@ class Database:
 
     def require_writable(self) -> None:
         """`Unavailable` if a Postgres takes no writes: it is a standby, or was told so."""
+        if not self.is_postgres:
+            return
         with self.engine.connect() as connection:
-            if self.is_postgres and connection.scalar(text("SHOW transaction_read_only")) == "on":
+            if connection.scalar(text("SHOW transaction_read_only")) == "on":
                 raise Unavailable("the database takes no writes: it is a standby, or was made read-only")
 
     def upgrade(self) -> None:

@@ -64,9 +64,8 @@ def delete_version(model: str, version: str) -> Response:
     here = services()
     here.database.require_current_schema()
     with here.database.writing() as session:
-        trained.remove(
-            session, model, version
-        )  # first, for it locks the row: who promotes it waits, or has done so
+        # First, for it locks the row: who promotes it waits, or has done so.
+        trained.remove(session, model, version)
         promotion = events.promotions(session).get(model)
         if promotion is not None and promotion.version == version:
             raise Conflict(f"version {version} is the default of {model}: promote another one first")

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.cache.recall import Recall, keys_of
 from app.cache.rows import look_up, store
 from app.db import Database
+from app.errors import named
 from app.models import JsonObject
 from app.models.declarations import Declaration
 from app.models.served import ServedModel
@@ -95,4 +96,4 @@ def _look_up(database: Database, keys: Sequence[str]) -> dict[str, bytes]:
 
 
 def _tell(error: Exception) -> None:
-    log.warning("cache_skipped", error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    log.warning("cache_skipped", error=named(error)[:300])

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from distributed import Client, KilledWorker, Scheduler, SchedulerPlugin
 
+from app.errors import named
 from app.executors.dask_worker import ChunkHangs, run_chunk
 from app.executors.outcomes import WorkerLost
 from app.jobs.claims import Claim
@@ -124,7 +125,7 @@ class DaskExecutor:
                 self._look()
             except Exception as error:  # noqa: BLE001 — whatever a scheduler or its network does, this goes on trying
                 self._threads_by_worker = {}
-                self._tell(f"{type(error).__name__}: {error}")
+                self._tell(named(error))
             self._is_over.wait(LOOK_SECONDS)
         if self._client is not None:
             with suppress(TimeoutError):  # whoever does not answer is left

@@ -66,9 +66,8 @@ def remove(session: Session, model: str, version: str) -> None:
 
     `Conflict` while a job or a schedule needs it.
     """
-    session.get(
-        ModelVersion, (model, version), with_for_update=True
-    )  # whoever needs it waits, and then sees it gone
+    # Locked, so that whoever needs it waits, and then sees it gone.
+    session.get(ModelVersion, (model, version), with_for_update=True)
     _kept(session, model, version)
     named_by = select(Schedule.id).where(Schedule.model == model, Schedule.version == version).limit(1)
     if (schedule_id := session.scalar(named_by)) is not None:
