@@ -30,7 +30,7 @@ def test_leases_are_renewed_by_a_thread_of_their_own(
         return row["lease_until"]
 
     workshop.enqueue()
-    runner = bench.make(lease_seconds=0.3)
+    runner = bench.make(lease_seconds=1.5)
     runner.tick()
     runner._leases.start()
 
