@@ -31,6 +31,7 @@ LEDGER, STATES, STATEMENTS, AGAIN, INPUTS, RUNNER, INTAKE = (
     "app/intake.py",
 )
 CHUNK, MANIFESTS = "app/tasks/chunk.py", "app/jobs/manifests.py"
+BACKLOG = "app/executors/backlog.py"
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,18 @@ MUTATIONS = (
         ((STATEMENTS, '_stored.c.seq < bindparam("window", type_=Integer)', "_stored.c.seq >= 0"),),
         "tests/jobs/test_queue.py",
         "window",
+    ),
+    Mutation(
+        "what broke a run goes into its model alone",
+        ((BACKLOG, " and claim.attempts == 1", ""),),
+        "tests/executors/test_backlog.py",
+        "alone",
+    ),
+    Mutation(
+        "of a call that failed each chunk is run by itself",
+        ((BACKLOG, "                self._pace(tasks[0]).failed()\n", "                pass\n"),),
+        "tests/executors/test_backlog.py",
+        "failed",
     ),
     Mutation(
         "an owner's backlog",

@@ -15,13 +15,13 @@ from app.models import JsonObject
 from app.models.served import ServedModel
 from app.predictions import encode_each
 
-SIZES = tuple(2**power for power in range(11))
+SIZES = tuple(2**power for power in range(13))
 MIN_RUNS = 3
-MAX_BATCH_SECONDS = 5.0
+MAX_BATCH_SECONDS = 2.0
 """Sizes beyond the one whose batch takes this long are not measured."""
 PAYS = 1.25
 """Batches pay if the best takes this many times less for an item than a batch of one."""
-GAIN = 1.1
+GAIN = 1.05
 """One size beats another if it takes this many times less."""
 TOLERANCE = 1e-4
 """Floats of one item may differ this much between batches: libraries add in another order."""

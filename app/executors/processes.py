@@ -3,15 +3,15 @@
 import atexit
 import threading
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from time import monotonic
 from weakref import ref
 
 from app.config import Settings
+from app.executors.backlog import Backlog, Task
 from app.executors.child import Child, called
 from app.executors.loaded import load_once
 from app.executors.outcomes import WorkerLost
@@ -21,7 +21,7 @@ from app.models.garbage import freeze
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tables import JobKind
-from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
+from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform, perform_together
 from app.tasks.predict import Stopwatch, TransientFailure
 
 QUICK_SECONDS = 0.1
@@ -42,8 +42,8 @@ class ProcessExecutor:
     dies_alone = True
 
     def __init__(self, registry: Registry, settings: Settings, processes: int, means: Means) -> None:
-        self._waiting: SimpleQueue[_Task | None] = SimpleQueue()
-        self._keepers = [_Keeper(self._waiting, registry, settings, means) for _ in range(processes)]
+        self._backlog = Backlog(processes)
+        self._keepers = [_Keeper(self._backlog, registry, settings, means) for _ in range(processes)]
         for keeper in self._keepers:
             threading.Thread(target=keeper.run, name="child", daemon=True).start()
         atexit.register(self.shutdown)  # or multiprocessing waits there for children that wait for us
@@ -52,8 +52,8 @@ class ProcessExecutor:
         return len(self._keepers)
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
-        task = _Task(served, claim)
-        self._waiting.put(task)
+        task = Task(served, claim, stopwatch)
+        self._backlog.put(task)
         return task.future
 
     def interlude(self) -> AbstractContextManager[None]:
@@ -61,74 +61,52 @@ class ProcessExecutor:
 
     def shutdown(self) -> None:
         atexit.unregister(self.shutdown)
+        self._backlog.close()
         for keeper in self._keepers:
-            self._waiting.put(None)
             keeper.kill()
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """A chunk that is to run in a child."""
-
-    served: ServedModel
-    claim: Claim
-    future: Future[TaskAnswer] = field(default_factory=Future)
-
-    def take(self) -> bool:
-        """Takes it, so that nobody can call it off any more; False if somebody has."""
-        future = self.future
-        return future.running() or (not future.cancelled() and future.set_running_or_notify_cancel())
 
 
 class _Keeper:
     """Keeps one child at work. `run` is for a thread of its own, `kill` for any."""
 
-    def __init__(
-        self,
-        waiting: "SimpleQueue[_Task | None]",
-        registry: Registry,
-        settings: Settings,
-        means: Means,
-    ) -> None:
-        self._waiting = waiting
+    def __init__(self, backlog: Backlog, registry: Registry, settings: Settings, means: Means) -> None:
+        self._backlog = backlog
         self._registry = registry
         self._settings = settings
         self._means = means
         self._child: Child | None = None
         self._loaded: dict[ref[ServedModel], float] = {}
-        """Of the runner's models that its child has, how many seconds the last chunk took."""
-        self._held: _Task | None = None
-        """Taken from the queue, and to be given next."""
+        """Of the runner's models that its child has, how many seconds the last call took."""
         self._is_over = False
 
     def run(self) -> None:
-        while (task := self._held or self._waiting.get()) is not None and not self._is_over:
-            self._held = None
-            if task.take():
-                self._see_through(task)
-            del task  # a model that has gone must not live on with a thread that waits
+        while tasks := self._backlog.wait():
+            self._see_through(tasks)
+            del tasks  # a model that has gone must not live on with a thread that waits
 
     def kill(self) -> None:
         self._is_over = True
         if (child := self._child) is not None:
             child.kill()
 
-    def _see_through(self, task: _Task) -> None:
-        """Has a chunk run, and on with those that the child can be given before it has answered."""
-        given = deque([task])
+    def _see_through(self, tasks: list[Task]) -> None:
+        """Has chunks run by one call, and on with those that the child can be given before it has answered."""
+        given = deque([tasks])
         try:
-            child = self._child_with(task.served)
-            child.begin(self._call(task))
+            child = self._child_with(tasks[0].served)
+            child.begin(self._call(tasks))
             while given:
-                if (ahead := self._give_ahead(child, given[0])) is not None:
+                if ahead := self._give_ahead(child, given[0]):
                     given.append(ahead)
                 self._settle(child, given[0])
                 given.popleft()
         except TransientFailure as error:  # there is no child, or it goes on without this model
-            task.future.set_exception(_bare(error))
-        except BaseException as error:  # noqa: BLE001 — whatever it is, it is this chunk's, and the thread goes on
-            given.popleft().future.set_exception(_bare(error))
-            self._held = given.popleft() if given else self._held
+            self._backlog.fail(tasks, _bare(error))
+        except BaseException as error:  # noqa: BLE001 — whatever it is, it is this call's, and the thread goes on
+            guilty, *ahead_of = given
+            for others in ahead_of:
+                self._backlog.put_back(others)
+            self._backlog.fail(guilty, _bare(error))
             self._leave()
 
     def _child_with(self, served: ServedModel) -> Child:
@@ -164,43 +142,36 @@ class _Keeper:
             raise error
         self._loaded[ref(served)] = QUICK_SECONDS
 
-    def _give_ahead(self, child: Child, current: _Task) -> _Task | None:
-        """Tells the child of one more chunk, where they are quick and one waits that it can take."""
-        if not self._is_quick(current):
-            return None
-        try:
-            task = self._waiting.get_nowait()
-        except Empty:
-            return None
-        if task is None:
-            self._waiting.put(None)
-            return None
-        self._held = task
-        if not (self._is_quick(task) and child.has_room(call := self._call(task)) and task.take()):
-            return None
+    def _give_ahead(self, child: Child, current: list[Task]) -> list[Task]:
+        """Tells the child of one more call, where both are quick and it can take it; the chunks of that call."""
+        if not self._is_quick(current[0]) or not (tasks := self._backlog.take(self._is_quick)):
+            return []
+        if not child.has_room(call := self._call(tasks)):
+            self._backlog.put_back(tasks)
+            return []
         child.begin(call)
-        self._held = None
-        return task
+        return tasks
 
-    def _call(self, task: _Task) -> bytes:
-        return called(
-            _perform, task.served.declaration, self._settings.artifact_cache, task.claim, self._means
-        )
+    def _call(self, tasks: list[Task]) -> bytes:
+        declaration, cache = tasks[0].served.declaration, self._settings.artifact_cache
+        if len(tasks) == 1:
+            return called(_perform, declaration, cache, tasks[0].claim, self._means)
+        return called(_perform_together, declaration, cache, [task.claim for task in tasks])
 
-    def _is_quick(self, task: _Task) -> bool:
-        """Whether another need not mind to wait for it: in this child the last chunk of its model was done soon."""
+    def _is_quick(self, task: Task) -> bool:
+        """Whether another need not mind to wait for it: in this child the last call of its model was done soon."""
         is_training = task.claim.kind is JobKind.TRAIN
         return not is_training and self._loaded.get(ref(task.served), QUICK_SECONDS) < QUICK_SECONDS
 
-    def _settle(self, child: Child, task: _Task) -> None:
-        """Waits for what becomes of the oldest chunk that the child has."""
+    def _settle(self, child: Child, tasks: list[Task]) -> None:
+        """Waits for what becomes of the oldest call that the child has."""
         began_at = monotonic()
-        answer, error = child.outcome(limit_seconds(task.served.declaration, task.claim.kind))
-        self._loaded[ref(task.served)] = monotonic() - began_at
+        answers, error = child.outcome(limit_seconds(tasks[0].served.declaration, tasks[0].claim.kind))
+        seconds = self._loaded[ref(tasks[0].served)] = monotonic() - began_at
         if error is None:
-            task.future.set_result(answer)
+            self._backlog.settle(tasks, answers, seconds)
         else:
-            task.future.set_exception(error)
+            self._backlog.fail(tasks, error)
 
     def _leave(self) -> None:
         """Ends its child, which may be dead, may hang, or waits for a call."""
@@ -221,5 +192,11 @@ def _load(declaration: Declaration, artifact_cache: Path) -> None:
     freeze()
 
 
-def _perform(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> TaskAnswer:
-    return perform(load_once(declaration, artifact_cache), claim, means)
+def _perform(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> list[TaskAnswer]:
+    return [perform(load_once(declaration, artifact_cache), claim, means)]
+
+
+def _perform_together(
+    declaration: Declaration, artifact_cache: Path, claims: Sequence[Claim]
+) -> list[TaskAnswer]:
+    return perform_together(load_once(declaration, artifact_cache), claims)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-QUICK_SECONDS = 0.03
-"""For how long the loop waits for a chunk to end; if the last one took longer, for none."""
+QUICK_SECONDS = 0.08
+"""For how long the loop waits for a call to end; if the last one took longer, for none. One for several chunks is to
+take `app.executors.backlog.CALL_SECONDS`."""
 CROWDED = 1.5
 """How many times its processor time the loop takes at least beside chunks that hold the interpreter."""
 ALONE_AFTERWARDS = 16

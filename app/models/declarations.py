@@ -37,8 +37,8 @@ KEYS = (
     "cache",
     "cache_max_items",
 )
-MAX_BATCH_SIZE = 1024
-"""More than a chunk of a job has by default: only a model that says so is given less at once."""
+MAX_BATCH_SIZE = 4096
+"""What four chunks of a job have by default: only a model that says so is given less at once."""
 MAX_WAITING_ITEMS = 10_000
 CACHE_MAX_ITEMS = 1_000_000
 """Some 200 MB of table and indexes, with predictions as short as a label."""

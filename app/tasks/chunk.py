@@ -13,7 +13,8 @@ from app.data.writing import write_ndjson
 from app.errors import Invalid, ServingError
 from app.jobs.claims import Claim, Source
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, Stopwatch, TransientFailure, predict_chunk
+from app.tasks.answers import ChunkAnswer
+from app.tasks.predict import Stopwatch, TransientFailure, predict_chunk
 
 
 def answer_chunk(

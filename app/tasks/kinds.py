@@ -1,5 +1,6 @@
 """Kinds: which task the chunks of a kind of job are given to, wherever they run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.data.objects import Storage
@@ -7,8 +8,9 @@ from app.jobs.claims import Claim
 from app.models.declarations import Declaration
 from app.models.served import ServedModel
 from app.tables import JobKind
+from app.tasks.answers import ChunkAnswer
 from app.tasks.chunk import answer_chunk
-from app.tasks.predict import ChunkAnswer, Stopwatch
+from app.tasks.predict import Stopwatch, predict_chunks
 from app.tasks.train import TrainingAnswer, train_chunk
 
 TaskAnswer = ChunkAnswer | TrainingAnswer
@@ -34,3 +36,13 @@ def perform(
     if claim.kind is JobKind.TRAIN:
         return train_chunk(served, claim.payload, claim.options, means.max_artifact_bytes, stopwatch)
     return answer_chunk(served, claim, means.storage, stopwatch)
+
+
+def perform_together(
+    served: ServedModel, claims: Sequence[Claim], stopwatches: Sequence[Stopwatch] = ()
+) -> list[TaskAnswer]:
+    """Runs claimed chunks whose items are here and whose answers come back, all of them in one call of their model.
+
+    If it raises anything but `TransientFailure`, one of them is at fault, and `perform` tells which.
+    """
+    return [*predict_chunks(served, [claim.payload for claim in claims], stopwatches)]

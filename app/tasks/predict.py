@@ -2,50 +2,24 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
-from operator import attrgetter, or_
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from operator import attrgetter
 from typing import Any
 
 from app.cache.recall import Recall
 from app.data import exact
-from app.data.chunks import MISSING, answers, joined, pack, together, unpack
-from app.data.objects import Written
+from app.data.chunks import pack, together, unpack
 from app.errors import FieldError, ModelAway, ModelFailed
 from app.jobs.claims import ItemFailure
 from app.models import JsonObject
 from app.models.served import ServedModel
 from app.predictions import encode_chunk
+from app.tasks.answers import ChunkAnswer, Outcome, ParsedChunk
 from app.tasks.reparsed import Reparsed
 
 MAX_MESSAGE_CHARACTERS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkAnswer:
-    """A chunk's answers in the chunk format, `null` where an item failed; the fields that occur; the failures.
-
-    The answers are predictions alone, to be read beside their items (`app.data.chunks.answers`), or, if `is_whole`,
-    items with their predictions.
-    If `written` tells of an object that holds the answers, `items` is empty. `n_cached` items have an answer that was
-    not predicted for them; `new` is what the cache is to keep, by its key.
-    """
-
-    items: bytes
-    columns: list[str]
-    failures: list[ItemFailure]
-    is_whole: bool = False
-    written: Written | None = None
-    n_cached: int = 0
-    new: dict[str, bytes] = field(default_factory=dict)
-
-    def made_whole(self, payload: bytes) -> "ChunkAnswer":
-        """The same, whole; `payload` has the chunk's items."""
-        if self.is_whole:
-            return self
-        return replace(self, items=answers(payload, self.items, len(self.failures)), is_whole=True)
 
 
 class Stopwatch:
@@ -77,6 +51,14 @@ class Stopwatch:
         self._entered_at = None
 
 
+@contextmanager
+def _all_of(stopwatches: Sequence[Stopwatch]) -> Iterator[None]:
+    with ExitStack() as entered:
+        for stopwatch in stopwatches:
+            entered.enter_context(stopwatch)
+        yield
+
+
 class TransientFailure(Exception):
     """What the model depends on failed, not an item: the chunk is to be tried again as it is."""
 
@@ -94,90 +76,81 @@ def predict_chunk(
     contract, the guilty items are found by halving, fail as `model_failed`, and the rest are answered all the same.
     `TransientFailure` if the model is away; `Unavailable` while it is not ready.
     """
-    parsed: list[JsonObject] = exact.loads(payload)
-    are_filled = {dict}.issuperset(map(type, parsed)) and all(parsed)
-    own = _names(parsed) if are_filled else None
-    # What is parsed now is the model's to change. Few chunks need their items again.
-    items = Reparsed(len(parsed), partial(exact.loads, payload))
-    new: dict[str, bytes] = {}
-    n_cached = 0
+    chunk = ParsedChunk(payload)
     if recall is None:
-        outcome = _predict(served, items, parsed, stopwatch)
-    else:
-        asked = recall.unknown_places()
-        asked_items = Reparsed(len(asked), lambda: [items[place] for place in asked])
-        predicted = _predict(served, asked_items, [parsed[place] for place in asked], stopwatch)
-        asked_keys = [recall.keys[place] for place in asked]
-        new_keys = (asked_keys[place] for place in predicted.places)
-        new = dict(zip(new_keys, unpack(predicted.payload), strict=True))
-        outcome = _spread(predicted, asked_keys, new, recall)
-        n_cached = len(outcome.places) - len(new)
-    answered, columns, is_whole = _answers(payload, items, outcome, own)
-    if outcome.failures:
-        lines = unpack(answered)
-        for failure in outcome.failures:  # by ascending place, so that each stands where it belongs
-            lines.insert(failure.place, MISSING)
-        answered = pack(lines)
-    return ChunkAnswer(answered, columns, outcome.failures, is_whole, n_cached=n_cached, new=new)
+        return chunk.answer(_predict(served, chunk.items, chunk.spent, stopwatch))
+    asked = recall.unknown_places()
+    asked_items = Reparsed(len(asked), lambda: [chunk.items[place] for place in asked])
+    predicted = _predict(served, asked_items, [chunk.spent[place] for place in asked], stopwatch)
+    asked_keys = [recall.keys[place] for place in asked]
+    new_keys = (asked_keys[place] for place in predicted.places)
+    new = dict(zip(new_keys, unpack(predicted.payload), strict=True))
+    outcome = _spread(predicted, asked_keys, new, recall)
+    return chunk.answer(outcome, n_cached=len(outcome.places) - len(new), new=new)
+
+
+def predict_chunks(
+    served: ServedModel, payloads: Sequence[bytes], stopwatches: Sequence[Stopwatch] = ()
+) -> list[ChunkAnswer]:
+    """Answers all items of several chunks as `predict_chunk` does, in one call of the model.
+
+    `ModelFailed` if it raises or breaks its contract: `predict_chunk` then finds out by which items of which chunk.
+    `TransientFailure` and `Unavailable` likewise.
+    """
+    chunks = list(map(ParsedChunk, payloads))
+    asked = [_ask(served, chunk.items, chunk.spent) for chunk in chunks]
+    items = Reparsed(
+        sum(len(each.items) for each in asked),
+        lambda: list(chain.from_iterable(each.items for each in asked)),
+    )
+    loaded = list(chain.from_iterable(each.loaded for each in asked))
+    try:
+        predicted = served.predict(items, loaded, within=_all_of(stopwatches))
+    except ModelFailed as error:
+        raise_if_transient(error)
+        raise
+    left = iter(predicted)
+    answered = []
+    for chunk, each in zip(chunks, asked, strict=True):
+        predictions = list(islice(left, len(each.items)))
+        payload = encode_chunk(served, predictions)
+        answered.append(chunk.answer(Outcome(each.places, predictions, payload, each.failures)))
+    return answered
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of items: at these places there are predictions, which `payload` has as JSON; the others failed."""
+class _Asked:
+    """What the model is asked: the items that its schema accepts, which stand at these places of their chunk, and the
+    same loaded; and the failures of the others."""
 
     places: Sequence[int]
-    predictions: list[JsonObject]
-    payload: bytes
+    items: Sequence[JsonObject]
+    loaded: list[JsonObject]
     failures: list[ItemFailure]
 
 
-def _answers(
-    payload: bytes, items: Sequence[JsonObject], outcome: _Outcome, own: dict[str, None] | None
-) -> tuple[bytes, list[str], bool]:
-    """The answers of the items that have a prediction; the names that occur, those of the items first; whether the
-    answers are whole. The items' names are `own` if all items are objects with a field at least; else it is None.
-
-    An item's own bytes are kept, so that nothing of it is written again and no digit changes; unless a prediction
-    has a field of the same name, which wins.
-    """
-    if outcome.failures:
-        items, own = [items[place] for place in outcome.places], None
-    new = _names(outcome.predictions)
-    names = _names(items) if own is None else own
-    columns = list(names | new)
-    if not names.keys().isdisjoint(new):
-        return pack(map(exact.dumps, map(or_, items, outcome.predictions))), columns, True
-    if (own is not None or all(items)) and all(outcome.predictions):
-        return outcome.payload, columns, False
-    texts = unpack(payload)
-    fields = (prediction[1:-1] for prediction in unpack(outcome.payload))
-    return pack(map(joined, map(texts.__getitem__, outcome.places), fields)), columns, True
-
-
-def _names(objects: Sequence[JsonObject]) -> dict[str, None]:
-    """The names of their fields, in the order in which they occur."""
-    names = dict.fromkeys(next(iter(objects), ()))
-    if names.keys() == set().union(*objects):
-        return names
-    return dict.fromkeys(chain.from_iterable(objects))
+def _ask(served: ServedModel, items: Sequence[JsonObject], spent: list[JsonObject]) -> _Asked:
+    """What to ask about these items; `spent` are the same, to be given to the model."""
+    loaded, failures = _validate(served, spent, 0)
+    places: Sequence[int] = range(len(items))
+    if failures:
+        refused_places = {failure.place for failure in failures}
+        places = [place for place in places if place not in refused_places]
+        items = [items[place] for place in places]
+    return _Asked(places, items, loaded, failures)
 
 
 def _predict(
     served: ServedModel, items: Sequence[JsonObject], spent: list[JsonObject], stopwatch: Stopwatch | None
-) -> _Outcome:
+) -> Outcome:
     """What becomes of these items, which may be none; `spent` are the same, to be given to the model."""
     if not items:
-        return _Outcome((), [], pack(()), [])
-    loaded, failures = _validate(served, spent, 0)
-    refused_places = {failure.place for failure in failures}
-    places: Sequence[int] = range(len(items))
-    if refused_places:
-        places = [place for place in places if place not in refused_places]
-        items = [items[place] for place in places]
-
+        return Outcome((), [], pack(()), [])
+    asked = _ask(served, items, spent)
+    places, failures = asked.places, asked.failures
     predictions: list[JsonObject] = []
     payloads: list[bytes] = []
-    for run, predicted in _isolate(served, items, loaded, 0, stopwatch):
+    for run, predicted in _isolate(served, asked.items, asked.loaded, 0, stopwatch):
         run_places = places[run.start : run.stop]
         if isinstance(predicted, ModelFailed):
             failures.extend(_failure(place, "model_failed", predicted.detail) for place in run_places)
@@ -188,12 +161,12 @@ def _predict(
         failures.sort(key=attrgetter("place"))
         failed_places = {failure.place for failure in failures}
         places = [place for place in places if place not in failed_places]
-    return _Outcome(places, predictions, together(payloads), failures)
+    return Outcome(places, predictions, together(payloads), failures)
 
 
 def _spread(
-    predicted: _Outcome, asked_keys: Sequence[str], new: Mapping[str, bytes], recall: Recall
-) -> _Outcome:
+    predicted: Outcome, asked_keys: Sequence[str], new: Mapping[str, bytes], recall: Recall
+) -> Outcome:
     """What became of all items, when this became of those that were asked for: what is equal has the same lot."""
     keys, known = recall.keys, recall.known
     texts = {**known, **new}
@@ -203,7 +176,7 @@ def _spread(
     places: Sequence[int] = range(len(keys))
     if failures:
         places = [place for place in places if keys[place] not in failures]
-    return _Outcome(
+    return Outcome(
         places,
         [predictions[keys[place]] for place in places],
         pack(texts[keys[place]] for place in places),

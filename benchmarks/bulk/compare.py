@@ -3,7 +3,8 @@
     make bench ARGS="bulk"
     make bench ARGS="bulk --items 100000 --rounds 1 --ways bare,csv,sqlite-1"
 
-`bare` is the model alone on items in memory. `csv` reads a CSV file, predicts and writes one, as the article does.
+`bare` is the model alone on items in memory, a chunk of 1,000 in each call; `bare-4000` in calls of 4,000, as a runner
+makes of four chunks of a quick model. `csv` reads a CSV file, predicts and writes one, as the article does.
 `ray-1` and `ray-2` are Ray Data from CSV to CSV with so many actors. `sqlite-1` to `postgres-2` are this project with
 one and two runners and threads, `sqlite-process-1` to `postgres-process-2` with one child process in each runner,
 `sqlite-cores-1` and `postgres-cores-1` with one runner that has a child process for each core, as
@@ -22,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bulk import service
+from benchmarks.bulk import CHUNK_ITEMS, service
 from benchmarks.databases import fresh
 from benchmarks.online import report
 from benchmarks.online.options import parser, some_of
 from benchmarks.online.scratch import HERE, ROOT, Scratch
 
 BULK = Path(__file__).parent
-OTHERS = ("bare", "csv", "ray-1", "ray-2")
+OTHERS = ("bare", "bare-4000", "csv", "ray-1", "ray-2")
 OURS = (
     *(
         f"{kind}-{number}"
@@ -125,7 +126,8 @@ def _measure(scratch: Scratch, way: str, folder: Path) -> dict[str, Any]:
 
 def _bare(scratch: Scratch, folder: Path, n_items: int) -> float:
     """Seconds that the model alone takes at the moment, were it for so many items."""
-    found = _other_way(scratch, ENVIRONMENTS["bare"], "bare", folder, str(max(1, n_items // NEIGHBOUR_SHARE)))
+    n_some = max(1, n_items // NEIGHBOUR_SHARE)
+    found = _other_way(scratch, ENVIRONMENTS["bare"], "bare", folder, str(CHUNK_ITEMS), str(n_some))
     seconds: float = found["seconds"] * n_items / found["n_items"]
     return seconds
 

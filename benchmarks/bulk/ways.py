@@ -1,7 +1,7 @@
 """Ways to predict a file of items without a service. Each is a process of its own, which prints what it took.
 
     python -m benchmarks.bulk.ways make FOLDER N       writes items.ndjson and items.csv
-    python -m benchmarks.bulk.ways bare FOLDER [N]     the model alone, on items (the first N) that are in memory
+    python -m benchmarks.bulk.ways bare FOLDER K [N]   the model alone, K items in a call, on (the first N) in memory
     python -m benchmarks.bulk.ways csv FOLDER          as the article has it: read CSV, predict, write CSV (pandas)
     python -m benchmarks.bulk.ways ray FOLDER N        Ray Data, read_csv → map_batches → write_csv, with N actors
 
@@ -18,10 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bulk import CHUNK_ITEMS
 from benchmarks.bulk.labels import digest
 from benchmarks.online import classifier
-
-CHUNK_ITEMS = 1000
 
 
 def make(folder: Path, n_items: int) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def make(folder: Path, n_items: int) -> dict[str, Any]:
     return {"n_items": n_items}
 
 
-def bare(folder: Path, n_items: int | None = None) -> dict[str, Any]:
+def bare(folder: Path, call_items: int = CHUNK_ITEMS, n_items: int | None = None) -> dict[str, Any]:
     from benchmarks.online.models import TfIdf
 
     with (folder / "items.ndjson").open() as lines:
@@ -44,8 +43,8 @@ def bare(folder: Path, n_items: int | None = None) -> dict[str, Any]:
     model.load(folder.parent / "tfidf.joblib")
     labels: list[str] = []
     started = time.perf_counter()
-    for first in range(0, len(items), CHUNK_ITEMS):
-        labels += [answer["sentiment"] for answer in model.predict(items[first : first + CHUNK_ITEMS])]
+    for first in range(0, len(items), call_items):
+        labels += [answer["sentiment"] for answer in model.predict(items[first : first + call_items])]
     return _told(started, labels)
 
 

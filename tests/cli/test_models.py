@@ -58,7 +58,7 @@ def test_list_as_json_has_the_keys_of_the_file(twofold: Twofold, models_file: Pa
         "artifact": None,
         "options": {},
         "concurrency": 1,
-        "max_batch_size": 1024,
+        "max_batch_size": 4096,
         "max_waiting_items": 10_000,
         "chunk_timeout_seconds": None,
         "sha256": None,

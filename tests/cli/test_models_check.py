@@ -104,7 +104,7 @@ def test_a_good_model_is_measured_on_examples_of_its_schema(check: Any) -> None:
     assert "32 made up from its Item schema" in result.stdout
     assert "It keeps the contract: length, types, order, JSON." in result.stdout
     sizes = [line.split()[0] for line in result.stdout.splitlines() if line.strip()[:1].isdigit()]
-    assert sizes == [str(2**power) for power in range(11)]
+    assert sizes == [str(2**power) for power in range(13)]
     assert "max_batch_size" in result.stdout.splitlines()[-1]
 
 

@@ -72,7 +72,7 @@ class Lab:
         wait_until(lambda: self.executor.slots(self.served) == 2, "two slots", 60)
 
     def run(self, *chunks: Sequence[Any]) -> list[Done | Trained | Failed | Broken]:
-        """What becomes of chunks whose items do these acts; all are submitted before the first is awaited."""
+        """What becomes of one job's chunks whose items do these acts; all are submitted before the first is awaited."""
         return self.told(self.submit(*chunks))
 
     def told(
@@ -83,7 +83,7 @@ class Lab:
     def submit(self, *chunks: Sequence[Any]) -> list[tuple[Future[TaskAnswer], Claim]]:
         return self.submit_claims(
             [
-                Claim(number, 1, f"job {number}", "unruly@1", 0, len(acts), 1, 0, payload(acts))
+                Claim(number, 1, "job", "unruly@1", 0, len(acts), 1, 0, payload(acts))
                 for number, acts in enumerate(chunks)
             ]
         )

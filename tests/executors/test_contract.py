@@ -14,6 +14,7 @@ from app.data import chunks
 from app.data.chunks import pack
 from app.data.extents import find_extents
 from app.data.formats import Format
+from app.executors.dask import DaskExecutor
 from app.executors.outcomes import result_of
 from app.jobs.claims import TRANSIENT, Broken, Claim, Done, Failed, Source, Trained
 from app.tables import JobKind
@@ -120,6 +121,20 @@ def test_what_the_cache_knows_is_not_run_and_what_is_new_is_told(lab: Lab) -> No
 def test_more_chunks_than_slots_wait_their_turn(lab: Lab) -> None:
     results = lab.run(*[[None]] * 6)
     assert all(isinstance(result, Done) for result in results)
+
+
+def test_quick_chunks_of_a_job_go_into_their_model_together_and_only_the_guilty_one_pays(lab: Lab) -> None:
+    lab.run([None], [None])
+    results = lab.run(*[["size"] * 2] * 20, ["size", "raise"], ["exhaust"], *[["size"] * 2] * 18)
+
+    failed, broken = results.pop(20), results.pop(20)
+    assert isinstance(failed, Done)
+    assert [answer and answer["id"] for answer in answers(failed)] == [0, None]
+    assert isinstance(broken, Broken)
+    told = [answers(result) for result in results if isinstance(result, Done)]
+    assert [[answer["id"] for answer in chunk] for chunk in told] == [[0, 1]] * 38
+    sizes = {answer["size"] for chunk in told for answer in chunk}
+    assert (max(sizes) > 2) is not isinstance(lab.executor, DaskExecutor), "there each is a task of its own"
 
 
 def test_a_training_gives_its_artifact_and_its_failure_is_the_chunks_own(lab: Lab) -> None:

@@ -32,7 +32,16 @@ class Unruly:
         for item in items:
             act(item.get("act"))
         told = {"pid": os.getpid(), "thread": threading.get_ident(), "loads": n_loads}
-        return [told | ({"much": item["pad"]} if item.get("act") == "much" else {}) for item in items]
+        more: list[JsonObject] = []
+        for item in items:
+            match item.get("act"):
+                case "much":
+                    more.append({"much": item["pad"]})
+                case "size":
+                    more.append({"size": len(items)})
+                case _:
+                    more.append({})
+        return [told | each for each in more]
 
 
 class Fatal(Unruly):

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 
 HELD_MODEL = '''
+import os
 import threading
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Held:
 
     def predict(self, items):
         with (self.directory / "seen").open("a") as seen:
-            seen.write("".join(f"{item['number']}\\n" for item in items))
+            seen.write("".join(f"{item['number']} {os.getpid()}\\n" for item in items))
         while (self.directory / "hold").exists():
             threading.Event().wait(0.02)
         return [{"double": 2 * item["number"]} for item in items]
@@ -55,6 +56,13 @@ version = "1"
 class = "held:Held"
 artifact = "{directory}"
 """
+
+
+def seen_in(directory: Path) -> list[tuple[int, int]]:
+    """What the models of a directory were asked for, in order: each number, and the process that was."""
+    path = directory / "seen"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(int(number), int(process)) for number, process in map(str.split, lines)]
 
 
 class Server:
@@ -274,8 +282,11 @@ class Server:
 
     def seen(self) -> list[int]:
         """The numbers that the model was asked for, in order."""
-        path = self.directory / "seen"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
+        return [number for number, _ in seen_in(self.directory)]
+
+    def seen_by(self, process: int) -> list[int]:
+        """Those of one process."""
+        return [number for number, by in seen_in(self.directory) if by == process]
 
     def end(self) -> None:
         """Kills what is left, the whole session of it, and shows the log, which pytest keeps for failures."""

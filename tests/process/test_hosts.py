@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
-from tests.process.conftest import BIN, HELD_MODEL, HELD_TOML, Server
+from tests.process.conftest import BIN, HELD_MODEL, HELD_TOML, Server, seen_in
 from tests.waiting import wait_until
 
 N_HOSTS, N_ITEMS = 3, 30
@@ -40,8 +40,7 @@ class Host:
             )
 
     def seen(self) -> list[int]:
-        path = self.home / "seen"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
+        return [number for number, _ in seen_in(self.home)]
 
     def let_go(self) -> None:
         (self.home / "hold").unlink()

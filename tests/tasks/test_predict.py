@@ -9,10 +9,11 @@ import pytest
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from app.data import pack, unpack
-from app.errors import Unavailable
+from app.errors import ModelFailed, Unavailable
 from app.models import JsonObject
 from app.models.served import ServedModel
-from app.tasks.predict import ChunkAnswer, predict_chunk
+from app.tasks.answers import ChunkAnswer
+from app.tasks.predict import Stopwatch, TransientFailure, predict_chunk, predict_chunks
 from tests.models.specimens import LoadRaises, Schemaless, declare, served
 
 
@@ -265,3 +266,66 @@ def test_a_model_may_destroy_what_it_is_given(max_batch_size: int) -> None:
     assert orjson.loads(answer.items) == expected
     assert [place for place, _, _ in failures(answer)] == [4]
     assert answer.columns == ["id", "tags", "again", "n"]
+
+
+CHUNKS: list[list[JsonObject]] = [
+    [{"id": 1, "note": "first"}, {"id": 2}],
+    [{"id": "none"}, {"id": 3, "answer": {"label": "own"}}, {"id": 4, "refuse": "me"}],
+    [{"id": 5, "bug": True}],
+    [{"id": 6, "label": "taken"}],
+    [{"id": 7, "answer": {}}, {"id": 8}],
+]
+
+
+def test_several_chunks_in_one_call_are_answered_as_each_by_itself(model: ServedModel) -> None:
+    payloads = [pack(map(orjson.dumps, items)) for items in CHUNKS]
+    apart = [predict_chunk(model, payload) for payload in payloads]
+    Tripping.calls.clear()
+
+    assert predict_chunks(model, payloads) == apart
+    assert Tripping.calls == [6], "what the schema accepts of them"
+    assert [len(answer.failures) for answer in apart] == [0, 2, 1, 0, 0]
+
+
+def test_a_call_for_several_chunks_gets_no_more_than_a_model_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tripping, "calls", [])
+    payloads = [pack([b'{"id":1}'] * 3)] * 3
+    answers = predict_chunks(served(Tripping, max_batch_size=4), payloads)
+    assert Tripping.calls == [4, 4, 1]
+    assert [len(unpack(answer.items)) for answer in answers] == [3, 3, 3]
+
+
+class Unwritable:
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        return [{"label": object() if item["id"] == 2 else "ok"} for item in items]
+
+
+@pytest.mark.parametrize(
+    ("cls", "item"),
+    [(Tripping, b'{"id":2,"bad":"one"}'), (Tripping, b'{"id":2,"answer":7}'), (Unwritable, b'{"id":2}')],
+    ids=["it raises", "it breaks its contract", "it predicts what is not JSON"],
+)
+def test_whose_fault_it_is_that_a_call_fails_is_for_each_chunk_to_find_out(cls: type, item: bytes) -> None:
+    with pytest.raises(ModelFailed):
+        predict_chunks(served(cls), [pack([b'{"id":1}']), pack([item]), pack([b'{"id":3}'])])
+
+
+class Watched:
+    """Sees whether its stopwatches run, and goes away."""
+
+    stopwatches: Sequence[Stopwatch] = ()
+    seen: list[bool] = []  # noqa: RUF012 — the test reads it from the class
+
+    def predict(self, items: list[JsonObject]) -> list[JsonObject]:
+        Watched.seen.append(all(stopwatch.seconds > 0 for stopwatch in self.stopwatches))
+        raise ConnectionResetError("away")
+
+
+def test_a_call_for_several_chunks_is_timed_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopwatches = [Stopwatch(), Stopwatch()]
+    monkeypatch.setattr(Watched, "stopwatches", stopwatches)
+    monkeypatch.setattr(Watched, "seen", [])
+    with pytest.raises(TransientFailure, match="away"):
+        predict_chunks(served(Watched), [b"[{}]", b"[{}]"], stopwatches)
+    assert Watched.seen == [True]
+    assert [stopwatch.seconds for stopwatch in stopwatches] == [0, 0]

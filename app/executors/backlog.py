@@ -1,0 +1,167 @@
+"""The backlog of an executor: chunks that wait for a thread or a child, and which of them go into their model together.
+
+A call of a model has a price beside that of its items: a pipeline of scikit-learn's takes half a millisecond for it, a
+tenth of what it takes for a chunk. So of a quick model several chunks go into one call. They stay chunks: each has its
+own answer, and if the call fails, each is run by itself.
+"""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from app.jobs.claims import Claim
+from app.models.served import ServedModel
+from app.tables import JobKind
+from app.tasks.kinds import TaskAnswer
+from app.tasks.predict import Stopwatch, TransientFailure
+
+CALL_SECONDS = 0.05
+"""How long a call for several chunks may take, by what the last took."""
+CALL_BYTES = 1 << 19
+"""Of items, what goes into such a call: half of what a chunk may have."""
+ALONE_AFTERWARDS = 32
+"""Chunks that are run by themselves after a call for several failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A chunk that is to run."""
+
+    served: ServedModel
+    claim: Claim
+    stopwatch: Stopwatch
+    future: Future[TaskAnswer] = field(default_factory=Future)
+
+    def take(self) -> bool:
+        """Takes it, so that nobody can call it off any more; False if somebody has."""
+        future = self.future
+        return future.running() or (not future.cancelled() and future.set_running_or_notify_cancel())
+
+    @property
+    def is_sociable(self) -> bool:
+        """Whether it may go into its model with others: its items are here, its answers come back, and it never broke
+        a run, which would break theirs."""
+        claim = self.claim
+        has_all = bool(claim.payload) and claim.output_url is None and claim.recall is None
+        return has_all and claim.kind is JobKind.PREDICT and claim.attempts == 1
+
+    def goes_with(self, other: "Task") -> bool:
+        """Whether one call may be for both, which are sociable."""
+        return self.served is other.served and self.claim.job_id == other.claim.job_id
+
+
+class Pace:
+    """How many chunks of a model go into one call."""
+
+    def __init__(self) -> None:
+        self._chunk_seconds = math.inf
+        self._n_alone = 0
+
+    @property
+    def n_chunks(self) -> int:
+        return 1 if self._n_alone else max(1, int(CALL_SECONDS / max(self._chunk_seconds, 1e-6)))
+
+    def took(self, n_chunks: int, seconds: float) -> None:
+        self._chunk_seconds = seconds / n_chunks
+        self._n_alone = max(0, self._n_alone - n_chunks)
+
+    def failed(self) -> None:
+        self._n_alone = ALONE_AFTERWARDS
+
+
+def _any(_: Task) -> bool:
+    return True
+
+
+class Backlog:
+    """Chunks that wait for one of `n_workers`: first come, first served. For any thread."""
+
+    def __init__(self, n_workers: int) -> None:
+        self._n_workers = n_workers
+        self._waiting: deque[Task] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._paces: WeakKeyDictionary[ServedModel, Pace] = WeakKeyDictionary()
+
+    def put(self, task: Task) -> None:
+        with self._changed:
+            self._waiting.append(task)
+            self._changed.notify()
+
+    def put_back(self, tasks: Sequence[Task]) -> None:
+        """What was taken waits again, before all others."""
+        with self._changed:
+            self._waiting.extendleft(reversed(tasks))
+            self._changed.notify(len(tasks))
+
+    def close(self) -> None:
+        """Whoever waits waits no more, and nobody gets any more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def wait(self) -> list[Task]:
+        """Takes the next chunk, and those that are to go into its model with it; none once it is closed."""
+        with self._changed:
+            while not self._is_closed:
+                if tasks := self._take(_any):
+                    return tasks
+                self._changed.wait()
+        return []
+
+    def take(self, wanted: Callable[[Task], bool] = _any) -> list[Task]:
+        """The same, without waiting for one; none if the next is not wanted, or there is none."""
+        with self._changed:
+            return [] if self._is_closed else self._take(wanted)
+
+    def settle(self, tasks: Sequence[Task], answers: Sequence[TaskAnswer], seconds: float) -> None:
+        """Tells what one call gave for tasks, and how long it took."""
+        if tasks[0].is_sociable:
+            with self._changed:
+                self._pace(tasks[0]).took(len(tasks), seconds)
+        for task, answer in zip(tasks, answers, strict=True):
+            task.future.set_result(answer)
+
+    def fail(self, tasks: Sequence[Task], error: BaseException) -> int:
+        """Tells what a call raised; how many tasks wait again because of it.
+
+        Of several one may be at fault, and the others not: each is to be run by itself.
+        """
+        if len(tasks) > 1 and not isinstance(error, TransientFailure):
+            with self._changed:
+                self._pace(tasks[0]).failed()
+            self.put_back(tasks)
+            return len(tasks)
+        for task in tasks:
+            task.future.set_exception(error)
+        return 0
+
+    def _take(self, wanted: Callable[[Task], bool]) -> list[Task]:
+        while self._waiting and wanted(self._waiting[0]):
+            first = self._waiting.popleft()
+            if first.take():
+                return [first, *self._companions(first)] if first.is_sociable else [first]
+        return []
+
+    def _companions(self, first: Task) -> list[Task]:
+        """Those next in the line that go into one call with the first, and leave the other workers their share."""
+        companions: list[Task] = []
+        n_more = min(self._pace(first).n_chunks - 1, len(self._waiting) // self._n_workers)
+        items_left = first.served.declaration.max_batch_size - first.claim.n_items
+        bytes_left = CALL_BYTES - len(first.claim.payload)
+        while len(companions) < n_more and self._waiting:
+            task = self._waiting[0]
+            items_left -= task.claim.n_items
+            bytes_left -= len(task.claim.payload)
+            if min(items_left, bytes_left) < 0 or not (task.is_sociable and task.goes_with(first)):
+                break
+            if self._waiting.popleft().take():
+                companions.append(task)
+        return companions
+
+    def _pace(self, task: Task) -> Pace:
+        return self._paces.setdefault(task.served, Pace())
