@@ -15,6 +15,7 @@ from app.data import exact
 from app.db import Database
 from app.executors import ChunkExecutor
 from app.executors.outcomes import storable
+from app.executors.supply import LEAST_PER_SLOT
 from app.executors.underway import Underway
 from app.executors.work import Work, work_of
 from app.jobs import control, queue, rescue
@@ -25,8 +26,6 @@ from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tables import JobKind
 
-OTHERS_SHARE = 16
-"""Where short chunks were too few, what is queued beyond the room for them, so that another runner finds some too."""
 REFUSED_AT_ONCE = 32
 """Chunks that are given back in one transaction where a model could not be loaded."""
 
@@ -80,7 +79,8 @@ class Intake:
     def claim_due(self, session: Session) -> None:
         """Claims what there is room for, once from each queue, oldest first.
 
-        Where there are fewer short ones than that, more are queued of the same jobs: for us, and for others.
+        Of short ones at most half, so that another runner finds some too, and all of them come to the end of a job at
+        about the same time. Where there are fewer than twice that room, more are queued of the same jobs.
         """
         works = self._works()
         lacking: dict[str, int] = {}
@@ -92,17 +92,19 @@ class Intake:
                 if self._held():
                     break  # it is to run alone, and waits until nothing else does
                 limit = 1
+            elif self._underway.supply.is_short(head.queue):
+                n_due = queue.n_due(session, head.queue, 2 * limit)
+                lacking[head.queue] = 2 * limit - n_due
+                limit = min(limit, max(LEAST_PER_SLOT * self._slots(works[head.queue]), -(-n_due // 2)))
             taken = self._take(session, head.queue, limit)
             kept = self._up_to_a_trial(session, taken)
             self._claimed += [(works[head.queue].served, claim) for claim in kept]
             if len(kept) < len(taken):
                 break  # one on trial is next
-            if len(taken) < limit and self._underway.supply.is_short(head.queue):
-                lacking[head.queue] = limit - len(taken)
         queue.begin(session, [claim for _, claim in self._claimed], runner_id=self._leases.runner_id)
         for name, n_chunks in lacking.items():
             job_ids = {claim.job_id for _, claim in self._claimed if claim.queue == name}
-            if job_ids and queue.widen(session, job_ids, n_chunks + OTHERS_SHARE):
+            if n_chunks and job_ids and queue.widen(session, job_ids, n_chunks):
                 control.wake(session, name)
 
     def refuse(self) -> bool:

@@ -50,6 +50,12 @@ def heads(session: Session, queues: Collection[str]) -> list[Head]:
     return [Head(row.queue, row.crashes, row.n_items) for row in rows]
 
 
+def n_due(session: Session, queue: str, at_most: int) -> int:
+    """How many chunks of a queue are due, counted up to so many. Reads only."""
+    values = {"the_queue": queue, "at_most": at_most}
+    return session.connection().execute(statements.N_DUE, values).scalar_one()
+
+
 def claim(session: Session, *, queue: str, runner_id: str, limit: int, lease_seconds: float) -> list[Claim]:
     """Takes up to `limit` chunks that are due, oldest `sched_key` first, for `lease_seconds`."""
     rows = session.connection().execute(

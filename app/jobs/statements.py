@@ -75,6 +75,10 @@ HEADS = (
     .order_by(_heads.c.sched_key, _heads.c.id)
 )
 
+N_DUE = select(func.count()).select_from(
+    _due(bindparam("the_queue", type_=Text)).limit(bindparam("at_most", type_=Integer)).subquery()
+)
+
 _next = (
     _due(bindparam("the_queue", type_=Text))
     .limit(bindparam("limit", type_=Integer))

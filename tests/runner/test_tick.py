@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.executors.supply import LEAST_PER_SLOT, MOST_PER_SLOT
-from app.intake import OTHERS_SHARE, RECONSIDER_SECONDS
+from app.intake import RECONSIDER_SECONDS
 from app.jobs import queue
 from app.jobs.claims import Claim
 from app.jobs.upkeep import UPKEEP_SECONDS
@@ -120,12 +120,34 @@ def test_where_short_chunks_are_too_few_more_are_queued_for_this_runner_and_for_
     runner.tick()
     other.tick()
 
-    assert len(bench.executor.waiting) == 16, "all that were there"
+    assert len(bench.executor.waiting) == 8, "half of those that were there"
     assert len(other_bench.executor.waiting) == LEAST_PER_SLOT
     queued = [chunk for chunk in workshop.chunks(job_id) if chunk["status"] == "queued"]
-    assert len(queued) == MOST_PER_SLOT - 16 + OTHERS_SHARE - LEAST_PER_SLOT
+    assert len(queued) == 2 * MOST_PER_SLOT - 8 - LEAST_PER_SLOT, "twice what it had room for"
     runner.tick()
     assert len(bench.executor.waiting) == MOST_PER_SLOT
+    workshop.check_books()
+
+
+@pytest.mark.usefixtures("clock")  # which stands still: so chunks take no time
+def test_runners_share_the_last_short_chunks_of_a_job(workshop: Workshop, bench: Bench, stage: Stage) -> None:
+    benches = bench, Bench(bench.database, stage)
+    runners = [each.make() for each in benches]
+    for runner, each in zip(runners, benches, strict=True):
+        workshop.enqueue(n_items=6, window=2)
+        for _ in range(4):  # now each knows that they are short
+            runner.tick()
+            each.executor.run()
+    job_id = workshop.enqueue(n_items=20, window=20)
+
+    for runner in runners:
+        runner.tick()
+
+    assert [len(each.executor.waiting) for each in benches] == [10, 5]
+    while workshop.job(job_id)["status"] != "succeeded":
+        for runner, each in zip(runners, benches, strict=True):
+            each.executor.run()
+            runner.tick()
     workshop.check_books()
 
 
@@ -138,26 +160,26 @@ def test_short_chunks_that_turn_out_to_be_long_are_left_to_other_runners(
     for _ in range(4):  # now it takes them for short
         runner.tick()
         bench.executor.run()
-    job_id = workshop.enqueue(n_items=12, window=12)
+    job_id = workshop.enqueue(n_items=24, window=24)
     runner.tick()
     assert len(bench.executor.waiting) == 12
     bench.executor.waiting[0][0].set_running_or_notify_cancel()
 
     clock.seconds += RECONSIDER_SECONDS / 2
     runner.tick()
-    assert [chunk["status"] for chunk in workshop.chunks(job_id)] == ["running"] * 12
+    assert [chunk["status"] for chunk in workshop.chunks(job_id)[:12]] == ["running"] * 12
     clock.seconds += RECONSIDER_SECONDS
     runner.tick()
 
     assert [chunk["status"] for chunk in workshop.chunks(job_id)] == [
         *["running"] * LEAST_PER_SLOT,
-        *["queued"] * (12 - LEAST_PER_SLOT),
+        *["queued"] * (24 - LEAST_PER_SLOT),
     ]
     other.tick()
     assert [chunk["runner_id"] and str(chunk["runner_id"]) for chunk in workshop.chunks(job_id)] == [
         *[runner.id] * LEAST_PER_SLOT,
         *[other.id] * LEAST_PER_SLOT,
-        *[None] * (12 - 2 * LEAST_PER_SLOT),
+        *[None] * (24 - 2 * LEAST_PER_SLOT),
     ]
     assert {chunk["attempts"] for chunk in workshop.chunks(job_id)[2 * LEAST_PER_SLOT :]} == {0}
     workshop.check_books()
