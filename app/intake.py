@@ -79,8 +79,8 @@ class Intake:
     def claim_due(self, session: Session) -> None:
         """Claims what there is room for, once from each queue, oldest first.
 
-        Of short ones at most half, so that another runner finds some too, and all of them come to the end of a job at
-        about the same time. Where there are fewer than twice that room, more are queued of the same jobs.
+        Of short ones beyond the least at most half, so that another runner finds some too, and all of them come to the
+        end of a job at about the same time. Where there are fewer than twice that room, more are queued of the jobs.
         """
         works = self._works()
         lacking: dict[str, int] = {}
@@ -95,7 +95,10 @@ class Intake:
             elif self._underway.supply.is_short(head.queue):
                 n_due = queue.n_due(session, head.queue, 2 * limit)
                 lacking[head.queue] = 2 * limit - n_due
-                limit = min(limit, max(LEAST_PER_SLOT * self._slots(works[head.queue]), -(-n_due // 2)))
+                spare = self._slots(works[head.queue]) * (
+                    self._underway.supply.per_slot(head.queue) - LEAST_PER_SLOT
+                )
+                limit = min(limit, max(limit - spare, -(-n_due // 2)))
             taken = self._take(session, head.queue, limit)
             kept = self._up_to_a_trial(session, taken)
             self._claimed += [(works[head.queue].served, claim) for claim in kept]

@@ -10,21 +10,29 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
+import structlog
+
+from app.errors import named
 from app.jobs.claims import Claim
+from app.models.declarations import Declaration
 from app.models.served import ServedModel
 from app.tables import JobKind
 from app.tasks.kinds import TaskAnswer
-from app.tasks.predict import Stopwatch, TransientFailure
+from app.tasks.predict import Stopwatch
+
+log = structlog.get_logger(__name__)
 
 CALL_SECONDS = 0.05
-"""How long a call for several chunks may take, by what the last took."""
+"""How long a call for several chunks may take, by what the items of the last call took."""
 CALL_BYTES = 1 << 19
 """Of items, what goes into such a call: half of what a chunk may have."""
 ALONE_AFTERWARDS = 32
-"""Chunks that are run by themselves after a call for several failed."""
+"""Chunks of a model that go alone after a call for several failed; twice as many after the next such failure."""
+SHORT_OF_LIMIT = 10
+"""Of the time that a chunk may take, what part a call for several may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,8 @@ class Task:
     served: ServedModel
     claim: Claim
     stopwatch: Stopwatch
+    is_apart: bool = False
+    """Whether it is to go alone: a call that it was in has failed."""
     future: Future[TaskAnswer] = field(default_factory=Future)
 
     def take(self) -> bool:
@@ -47,7 +57,7 @@ class Task:
         a run, which would break theirs."""
         claim = self.claim
         has_all = bool(claim.payload) and claim.output_url is None and claim.recall is None
-        return has_all and claim.kind is JobKind.PREDICT and claim.attempts == 1
+        return has_all and claim.kind is JobKind.PREDICT and claim.attempts == 1 and not self.is_apart
 
     def goes_with(self, other: "Task") -> bool:
         """Whether one call may be for both, which are sociable."""
@@ -55,22 +65,29 @@ class Task:
 
 
 class Pace:
-    """How many chunks of a model go into one call."""
+    """How many items of a model go into one call for several chunks."""
 
-    def __init__(self) -> None:
-        self._chunk_seconds = math.inf
-        self._n_alone = 0
+    def __init__(self, declaration: Declaration) -> None:
+        limit = declaration.chunk_timeout_seconds
+        self._call_seconds = CALL_SECONDS if limit is None else min(CALL_SECONDS, limit / SHORT_OF_LIMIT)
+        self._max_items = declaration.max_batch_size
+        self._item_seconds = math.inf
+        self._n_alone, self._penalty = 0, ALONE_AFTERWARDS
 
     @property
-    def n_chunks(self) -> int:
-        return 1 if self._n_alone else max(1, int(CALL_SECONDS / max(self._chunk_seconds, 1e-6)))
+    def n_items(self) -> int:
+        if self._n_alone:
+            return 0
+        return int(min(self._call_seconds / max(self._item_seconds, 1e-9), self._max_items))
 
-    def took(self, n_chunks: int, seconds: float) -> None:
-        self._chunk_seconds = seconds / n_chunks
+    def took(self, n_chunks: int, n_items: int, seconds: float) -> None:
+        self._item_seconds = seconds / max(n_items, 1)
         self._n_alone = max(0, self._n_alone - n_chunks)
+        if n_chunks > 1:
+            self._penalty = ALONE_AFTERWARDS
 
     def failed(self) -> None:
-        self._n_alone = ALONE_AFTERWARDS
+        self._n_alone, self._penalty = self._penalty, 2 * self._penalty
 
 
 def _any(_: Task) -> bool:
@@ -121,8 +138,9 @@ class Backlog:
     def settle(self, tasks: Sequence[Task], answers: Sequence[TaskAnswer], seconds: float) -> None:
         """Tells what one call gave for tasks, and how long it took."""
         if tasks[0].is_sociable:
+            n_items = sum(task.claim.n_items for task in tasks)
             with self._changed:
-                self._pace(tasks[0]).took(len(tasks), seconds)
+                self._pace(tasks[0]).took(len(tasks), n_items, seconds)
         for task, answer in zip(tasks, answers, strict=True):
             task.future.set_result(answer)
 
@@ -131,10 +149,14 @@ class Backlog:
 
         Of several one may be at fault, and the others not: each is to be run by itself.
         """
-        if len(tasks) > 1 and not isinstance(error, TransientFailure):
+        if len(tasks) > 1:
+            claim = tasks[0].claim
+            log.warning(
+                "call_failed", queue=claim.queue, job_id=claim.job_id, n_chunks=len(tasks), error=named(error)
+            )
             with self._changed:
                 self._pace(tasks[0]).failed()
-            self.put_back(tasks)
+            self.put_back([replace(task, is_apart=True) for task in tasks])
             return len(tasks)
         for task in tasks:
             task.future.set_exception(error)
@@ -150,8 +172,8 @@ class Backlog:
     def _companions(self, first: Task) -> list[Task]:
         """Those next in the line that go into one call with the first, and leave the other workers their share."""
         companions: list[Task] = []
-        n_more = min(self._pace(first).n_chunks - 1, len(self._waiting) // self._n_workers)
-        items_left = first.served.declaration.max_batch_size - first.claim.n_items
+        n_more = len(self._waiting) // self._n_workers
+        items_left = self._pace(first).n_items - first.claim.n_items
         bytes_left = CALL_BYTES - len(first.claim.payload)
         while len(companions) < n_more and self._waiting:
             task = self._waiting[0]
@@ -164,4 +186,4 @@ class Backlog:
         return companions
 
     def _pace(self, task: Task) -> Pace:
-        return self._paces.setdefault(task.served, Pace())
+        return self._paces.setdefault(task.served, Pace(task.served.declaration))

@@ -61,10 +61,10 @@ class Child:
         with suppress(BrokenPipeError):  # whoever asks for the outcome is told that it is dead
             self._calls.send_bytes(call)
 
-    def has_room(self, call: bytes) -> bool:
-        """Whether it may be told of a call while it makes another: if not all of it fits into the pipe, either would
-        wait for the other to read."""
-        return len(call) <= self._room - MARGIN_BYTES
+    def has_room(self, n_bytes: int) -> bool:
+        """Whether it may be told of a call of so many bytes while it makes another: if not all of it fits into the
+        pipe, either would wait for the other to read."""
+        return n_bytes <= self._room - MARGIN_BYTES
 
     def outcome(self, timeout: float | None = None) -> tuple[Any, BaseException | None]:
         """What the oldest call gave, or what it raised.

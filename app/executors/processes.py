@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from weakref import ref
@@ -33,7 +34,7 @@ LOAD_SECONDS = 900.0
 class ProcessExecutor:
     """Child processes, for models that hold the GIL or crash natively: a child that dies costs its chunk's attempt.
 
-    Each has a thread of the runner, which gives it one chunk after the other, from a queue that all share; what no
+    Each has a thread of the runner, which gives it one call after the other, from a backlog that all share; what no
     child has begun is there for another. Each loads a model for itself, before its first chunk of it, and has a
     successor when the runner's models change.
     """
@@ -96,9 +97,9 @@ class _Keeper:
             child = self._child_with(tasks[0].served)
             child.begin(self._call(tasks))
             while given:
-                if ahead := self._give_ahead(child, given[0]):
-                    given.append(ahead)
-                self._settle(child, given[0])
+                began_at = monotonic()
+                self._give_ahead(child, given)
+                self._settle(child, given[0], began_at)
                 given.popleft()
         except TransientFailure as error:  # there is no child, or it goes on without this model
             self._backlog.fail(tasks, _bare(error))
@@ -142,15 +143,20 @@ class _Keeper:
             raise error
         self._loaded[ref(served)] = QUICK_SECONDS
 
-    def _give_ahead(self, child: Child, current: list[Task]) -> list[Task]:
-        """Tells the child of one more call, where both are quick and it can take it; the chunks of that call."""
-        if not self._is_quick(current[0]) or not (tasks := self._backlog.take(self._is_quick)):
-            return []
-        if not child.has_room(call := self._call(tasks)):
-            self._backlog.put_back(tasks)
-            return []
-        child.begin(call)
-        return tasks
+    def _give_ahead(self, child: Child, given: deque[list[Task]]) -> None:
+        """Tells the child of one more call than it was given, where both are quick and it can take it."""
+        if not self._is_quick(given[0][0]) or not (
+            tasks := self._backlog.take(partial(self._may_go_ahead, child))
+        ):
+            return
+        given.append(tasks)
+        if child.has_room(len(call := self._call(tasks))):
+            child.begin(call)
+        else:
+            self._backlog.put_back(given.pop())
+
+    def _may_go_ahead(self, child: Child, task: Task) -> bool:
+        return self._is_quick(task) and child.has_room(len(task.claim.payload))
 
     def _call(self, tasks: list[Task]) -> bytes:
         declaration, cache = tasks[0].served.declaration, self._settings.artifact_cache
@@ -163,9 +169,8 @@ class _Keeper:
         is_training = task.claim.kind is JobKind.TRAIN
         return not is_training and self._loaded.get(ref(task.served), QUICK_SECONDS) < QUICK_SECONDS
 
-    def _settle(self, child: Child, tasks: list[Task]) -> None:
+    def _settle(self, child: Child, tasks: list[Task], began_at: float) -> None:
         """Waits for what becomes of the oldest call that the child has."""
-        began_at = monotonic()
         answers, error = child.outcome(limit_seconds(tasks[0].served.declaration, tasks[0].claim.kind))
         seconds = self._loaded[ref(tasks[0].served)] = monotonic() - began_at
         if error is None:

@@ -43,6 +43,6 @@ def perform_together(
 ) -> list[TaskAnswer]:
     """Runs claimed chunks whose items are here and whose answers come back, all of them in one call of their model.
 
-    If it raises anything but `TransientFailure`, one of them is at fault, and `perform` tells which.
+    Raises what `predict_chunks` does; `perform` then tells which of them is at fault.
     """
     return [*predict_chunks(served, [claim.payload for claim in claims], stopwatches)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.cache.recall import Recall
-from app.executors.backlog import ALONE_AFTERWARDS, CALL_BYTES, CALL_SECONDS, Backlog, Task
+from app.executors.backlog import ALONE_AFTERWARDS, CALL_BYTES, CALL_SECONDS, SHORT_OF_LIMIT, Backlog, Task
 from app.jobs.claims import Claim
 from app.tables import JobKind
 from app.tasks.answers import ChunkAnswer
@@ -24,10 +24,10 @@ def tasks_of(*claims: Claim) -> list[Task]:
     return [Task(MODEL, claim, Stopwatch()) for claim in claims]
 
 
-def backlog_of(tasks: Sequence[Task], *, n_workers: int = 1, chunk_seconds: float = 0.0) -> Backlog:
-    """A backlog of tasks of a model whose last chunk took so long."""
+def backlog_of(tasks: Sequence[Task], *, n_workers: int = 1, seconds: float = 0.0) -> Backlog:
+    """A backlog of tasks of a model that took so long for a chunk of 100 items."""
     backlog = Backlog(n_workers)
-    finish(backlog, tasks_of(CLAIM), chunk_seconds)
+    finish(backlog, tasks_of(CLAIM), seconds)
     for task in tasks:
         backlog.put(task)
     return backlog
@@ -50,7 +50,7 @@ def test_until_it_is_known_how_long_a_model_takes_each_chunk_goes_alone() -> Non
 @pytest.mark.parametrize(("of_a_call", "n_together"), [(0.0, 8), (0.24, 4), (0.4, 2), (0.6, 1), (7.0, 1)])
 def test_as_many_go_together_as_make_one_call_of_a_short_time(of_a_call: float, n_together: int) -> None:
     tasks = tasks_of(*[CLAIM] * 8)
-    backlog = backlog_of(tasks, chunk_seconds=of_a_call * CALL_SECONDS)
+    backlog = backlog_of(tasks, seconds=of_a_call * CALL_SECONDS)
 
     together = backlog.take()
 
@@ -59,6 +59,24 @@ def test_as_many_go_together_as_make_one_call_of_a_short_time(of_a_call: float, 
     assert backlog.take() == tasks[n_together : n_together + 1], (
         "alone, for each now took as long as a call may"
     )
+
+
+def test_a_small_chunk_that_took_little_time_says_nothing_of_large_ones() -> None:
+    last = tasks_of(replace(CLAIM, n_items=1))
+    tasks = tasks_of(CLAIM, CLAIM)
+    backlog = backlog_of(tasks)
+    finish(backlog, last, CALL_SECONDS / 50)
+    assert backlog.take() == tasks[:1]
+
+
+def test_where_a_chunk_may_take_little_time_a_call_takes_far_less() -> None:
+    strict = served(Schemaless, chunk_timeout_seconds=CALL_SECONDS)
+    tasks = [Task(strict, CLAIM, Stopwatch()) for _ in range(4)]
+    backlog = Backlog(1)
+    finish(backlog, tasks[:1], CALL_SECONDS / SHORT_OF_LIMIT / 2)
+    for task in tasks[1:]:
+        backlog.put(task)
+    assert backlog.take() == tasks[1:3]
 
 
 def test_no_call_gets_more_items_than_its_model_takes_nor_more_bytes_than_a_pipe() -> None:
@@ -108,19 +126,47 @@ def test_what_is_called_off_is_passed_over() -> None:
     assert not tasks[4].future.cancel()
 
 
-def test_of_a_call_that_failed_each_chunk_is_run_again_by_itself_and_some_more() -> None:
-    tasks = tasks_of(*[CLAIM] * (ALONE_AFTERWARDS + 3))
+def test_of_a_call_that_failed_each_chunk_is_run_again_by_itself_and_some_more_are() -> None:
+    tasks = tasks_of(*[CLAIM] * (3 + ALONE_AFTERWARDS + 2))
     backlog = backlog_of(tasks[:3])
-    assert backlog.fail(failed := backlog.take(), ValueError("one of them")) == 3
+    failed = backlog.take()
+    assert backlog.fail(failed, TransientFailure("away for one of them")) == 3
     for task in tasks[3:]:
         backlog.put(task)
 
-    for task in tasks[:ALONE_AFTERWARDS]:
+    for task in tasks[:-2]:
         taken = backlog.take()
-        assert taken == [task], "in the old order"
+        assert [each.future for each in taken] == [task.future], "in the old order"
         finish(backlog, taken)
-    assert backlog.take() == tasks[ALONE_AFTERWARDS:]
+    assert backlog.take() == tasks[-2:]
     assert [task.future.result() for task in failed] == [ANSWER] * 3
+
+
+def test_what_was_in_a_call_that_failed_is_in_no_other_whatever_else_succeeds() -> None:
+    tasks = tasks_of(*[CLAIM] * 3)
+    backlog = backlog_of(tasks)
+    backlog.fail(backlog.take(), ValueError("one of them"))
+    finish(backlog, tasks_of(*[CLAIM] * ALONE_AFTERWARDS))
+    assert [len(backlog.take()) for _ in tasks] == [1, 1, 1]
+
+
+def test_a_model_whose_calls_fail_again_and_again_is_tried_ever_less_often() -> None:
+    backlog = backlog_of(tasks_of(*[CLAIM] * 1000))
+
+    def n_alone_after_a_failure(together: list[Task]) -> tuple[int, list[Task]]:
+        backlog.fail(together, ValueError("too many"))
+        n_alone = 0
+        while len(taken := backlog.take()) == 1:
+            n_alone += 1
+            finish(backlog, taken)
+        return n_alone, taken
+
+    first, together = n_alone_after_a_failure(backlog.take())
+    second, together = n_alone_after_a_failure(together)
+    third, together = n_alone_after_a_failure(together)
+    finish(backlog, together)
+    last, _ = n_alone_after_a_failure(backlog.take())
+    assert [n_alone - len(together) for n_alone in (first, second, third, last)] == [32, 64, 128, 32]
 
 
 def test_one_that_fails_alone_has_failed() -> None:
@@ -128,13 +174,6 @@ def test_one_that_fails_alone_has_failed() -> None:
     backlog = backlog_of([task])
     assert backlog.fail(backlog.take(), error := ValueError("its own")) == 0
     assert task.future.exception() is error
-
-
-def test_what_a_model_depends_on_is_away_for_all_of_its_call() -> None:
-    tasks = tasks_of(CLAIM, CLAIM)
-    backlog = backlog_of(tasks)
-    assert backlog.fail(backlog.take(), error := TransientFailure("away")) == 0
-    assert [task.future.exception() for task in tasks] == [error, error]
 
 
 def test_what_is_put_back_comes_first_and_only_who_wants_it_takes_it() -> None:

@@ -123,9 +123,16 @@ def test_more_chunks_than_slots_wait_their_turn(lab: Lab) -> None:
     assert all(isinstance(result, Done) for result in results)
 
 
-def test_quick_chunks_of_a_job_go_into_their_model_together_and_only_the_guilty_one_pays(lab: Lab) -> None:
-    lab.run([None], [None])
-    results = lab.run(*[["size"] * 2] * 20, ["size", "raise"], ["exhaust"], *[["size"] * 2] * 18)
+def test_quick_chunks_of_a_job_go_into_their_model_together_and_only_the_guilty_one_pays(
+    lab: Lab, tmp_path: Path
+) -> None:
+    lab.submit(
+        *[[f"hold {tmp_path}"]] * 2
+    )  # so that the others are all there when the first of them is taken
+    submitted = lab.submit(*[["size"] * 2] * 20, ["size", "raise"], ["exhaust"], *[["size"] * 2] * 18)
+    (tmp_path / "go").touch()
+
+    results = lab.told(submitted)
 
     failed, broken = results.pop(20), results.pop(20)
     assert isinstance(failed, Done)
