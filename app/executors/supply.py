@@ -13,11 +13,11 @@ from collections.abc import Collection
 
 from app.jobs.claims import Claim
 
-LINGER_SECONDS = 0.5
+LINGER_SECONDS = 0.3
 """How long results may gather while every model that runs has enough ahead."""
-LEAST_PER_SLOT, MOST_PER_SLOT = 2, 80
+LEAST_PER_SLOT, MOST_PER_SLOT = 2, 48
 """Chunks to claim for each that a model runs at once: one in the model and one that waits; more of short ones."""
-AHEAD_BYTES = 10 << 20
+AHEAD_BYTES = 6 << 20
 """Of items, what is claimed ahead for each slot; more than the least only as far as this goes."""
 
 

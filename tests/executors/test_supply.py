@@ -101,7 +101,7 @@ def test_nothing_is_ahead_where_nothing_runs() -> None:
     ("n_chunks", "seconds", "per_slot"),
     [
         (1, 10.0, 2),  # long chunks: one in the model, one that waits
-        (10, 0.5, 21),  # 50 ms each: what takes a second, and one
+        (10, 0.5, 13),  # 50 ms each: what takes 0.6 seconds, and one
         (100, 0.1, MOST_PER_SLOT),
         (1, 0.0, MOST_PER_SLOT),
     ],
@@ -125,5 +125,5 @@ def test_of_large_chunks_only_so_many_bytes_are_claimed_ahead() -> None:
 
 def test_each_queue_has_its_own_pace() -> None:
     supply = Supply()
-    supply.set_pace([*claims(80, "quick@1"), *claims(1, "slow@1")], 0.8)
+    supply.set_pace([*claims(40, "quick@1"), *claims(1, "slow@1")], 0.4)
     assert (supply.per_slot("quick@1"), supply.per_slot("slow@1")) == (MOST_PER_SLOT, 2)

@@ -115,7 +115,7 @@ def test_where_short_chunks_are_too_few_more_are_queued_for_this_runner_and_for_
     for _ in range(4):  # now it knows that they are short
         runner.tick()
         bench.executor.run()
-    job_id = workshop.enqueue(n_items=200, window=16)
+    job_id = workshop.enqueue(n_items=100, window=16)
 
     runner.tick()
     other.tick()
