@@ -158,8 +158,7 @@ class Backlog:
                 self._pace(tasks[0]).failed()
             self.put_back([replace(task, is_apart=True) for task in tasks])
             return len(tasks)
-        for task in tasks:
-            task.future.set_exception(error)
+        tasks[0].future.set_exception(error)
         return 0
 
     def _take(self, wanted: Callable[[Task], bool]) -> list[Task]:

@@ -22,7 +22,7 @@ from app.models.garbage import freeze
 from app.models.registry import Registry
 from app.models.served import ServedModel
 from app.tables import JobKind
-from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform, perform_together
+from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform_together
 from app.tasks.predict import Stopwatch, TransientFailure
 
 QUICK_SECONDS = 0.1
@@ -160,9 +160,7 @@ class _Keeper:
 
     def _call(self, tasks: list[Task]) -> bytes:
         declaration, cache = tasks[0].served.declaration, self._settings.artifact_cache
-        if len(tasks) == 1:
-            return called(_perform, declaration, cache, tasks[0].claim, self._means)
-        return called(_perform_together, declaration, cache, [task.claim for task in tasks])
+        return called(_perform, declaration, cache, [task.claim for task in tasks], self._means)
 
     def _is_quick(self, task: Task) -> bool:
         """Whether another need not mind to wait for it: in this child the last call of its model was done soon."""
@@ -197,11 +195,7 @@ def _load(declaration: Declaration, artifact_cache: Path) -> None:
     freeze()
 
 
-def _perform(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> list[TaskAnswer]:
-    return [perform(load_once(declaration, artifact_cache), claim, means)]
-
-
-def _perform_together(
-    declaration: Declaration, artifact_cache: Path, claims: Sequence[Claim]
+def _perform(
+    declaration: Declaration, artifact_cache: Path, claims: Sequence[Claim], means: Means
 ) -> list[TaskAnswer]:
-    return perform_together(load_once(declaration, artifact_cache), claims)
+    return perform_together(load_once(declaration, artifact_cache), claims, means)

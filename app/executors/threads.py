@@ -14,7 +14,7 @@ from app.executors.turns import Turns
 from app.jobs.claims import Claim
 from app.models.served import ServedModel
 from app.tables import JobKind
-from app.tasks.kinds import Means, TaskAnswer, perform, perform_together
+from app.tasks.kinds import Means, TaskAnswer, perform_together
 from app.tasks.predict import Stopwatch
 
 
@@ -62,14 +62,12 @@ class ThreadExecutor:
         return pools[claim.kind]
 
     def _perform(self, tasks: list[Task]) -> list[TaskAnswer]:
-        served, claim, stopwatch = tasks[0].served, tasks[0].claim, tasks[0].stopwatch
-        context = structlog.contextvars.bound_contextvars(job_id=claim.job_id, first_item=claim.first_item)
+        served, claims = tasks[0].served, [task.claim for task in tasks]
+        context = structlog.contextvars.bound_contextvars(
+            job_id=claims[0].job_id, first_item=claims[0].first_item
+        )
         with context, self._turns.chunk():
-            if len(tasks) == 1:
-                return [perform(served, claim, self._means, stopwatch)]
-            return perform_together(
-                served, [task.claim for task in tasks], [task.stopwatch for task in tasks]
-            )
+            return perform_together(served, claims, self._means, [task.stopwatch for task in tasks])
 
 
 class _Pool:

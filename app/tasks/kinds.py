@@ -39,10 +39,13 @@ def perform(
 
 
 def perform_together(
-    served: ServedModel, claims: Sequence[Claim], stopwatches: Sequence[Stopwatch] = ()
+    served: ServedModel, claims: Sequence[Claim], means: Means, stopwatches: Sequence[Stopwatch] = ()
 ) -> list[TaskAnswer]:
-    """Runs claimed chunks whose items are here and whose answers come back, all of them in one call of their model.
+    """Runs claimed chunks: any one, as `perform` does, or several whose items are here and whose answers come back, all
+    of them in one call of their model.
 
-    Raises what `predict_chunks` does; `perform` then tells which of them is at fault.
+    Of several it raises what `predict_chunks` does; `perform` then tells which of them is at fault.
     """
+    if len(claims) == 1:
+        return [perform(served, claims[0], means, *stopwatches)]
     return [*predict_chunks(served, [claim.payload for claim in claims], stopwatches)]
