@@ -87,9 +87,9 @@ def test_a_broken_file_is_refused_in_one_line_and_what_is_served_goes_on(
         follower.look()
         follower.look()
 
-    assert [(entry["event"], "default is 1" in entry["reason"]) for entry in logs] == [
-        ("models_not_reloaded", True)
-    ]
+    # The models load meanwhile, in threads of their own, and log it.
+    [refusal] = [entry for entry in logs if entry["event"] == "models_not_reloaded"]
+    assert "default is 1" in refusal["reason"]
     assert [str(served) for served in registry.models()] == ["model mood 1", "model mood 2"]
 
 
