@@ -160,6 +160,7 @@ def twofold_server(folder: Path, models: str) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+        app.extensions[EXTENSION].registry.replace(())  # or one that waits for what it needs tries for ever
         database.dispose()
 
 

@@ -28,6 +28,13 @@ PREDICT = "/v1/models/narrow/predict"
 CountRows = Callable[[], dict[str, int]]
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, too, the cache is asked, and left alone once it failed."""
+    monkeypatch.setattr(asking, "LOOK_SECONDS", 30)
+    monkeypatch.setattr(asking, "AWAY_SECONDS", 600)
+
+
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
     Narrow.asked = []

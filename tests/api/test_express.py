@@ -88,8 +88,10 @@ def quick(desk: Desk, app: Flask, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr("app.models.quickness.QUICK_SECONDS", 60)
     monkeypatch.setattr("app.models.quickness.SLOW_SECONDS", 60)
     here = services_of(app)
+    batcher = here.registry.batcher(here.registry.get("moody"))
     for _ in range(PROBATION_CALLS):
-        here.registry.batcher(here.registry.get("moody")).predict([{"text": "a"}], None, seconds=30)
+        batcher.predict([{"text": "a"}], None, seconds=30)
+    wait_until(lambda: batcher.is_quick, "the model's thread to be idle")
     return desk
 
 

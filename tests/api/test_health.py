@@ -10,6 +10,7 @@ from app.db import Database
 from tests.api import moody
 from tests.api.conftest import Client, MakeApp, client_of, items, on_both_lanes, refused, services_of
 from tests.conftest import on_fresh_databases
+from tests.waiting import wait_until
 
 LOADING = '[[model]]\nname = "loading"\nversion = "1"\nclass = "tests.api.moody:Loading"\n'
 BROKEN = '[[model]]\nname = "broken"\nversion = "7"\nclass = "tests.api.moody:Broken"\n'
@@ -65,16 +66,20 @@ def test_a_model_that_failed_is_named_with_its_reason(make_app: MakeApp) -> None
 def test_a_model_that_waits_for_what_it_needs_is_named_with_its_reason(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.models.lineup.FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("tests.models.specimens.Dependent.trouble", ConnectionError("nobody is there"))
     app = make_app(
         '[[model]]\nname = "dependent"\nversion = "1"\nclass = "tests.models.specimens:Dependent"\n'
     )
-    services_of(app).registry.default().wait_ready(30)
+    model = services_of(app).registry.default()
+    model.wait_ready(30)
 
     response = client_of(app).get("/readyz")
 
     assert (response.status_code, response.json["ready"]) == (503, False)
     assert response.json["models"] == {"dependent 1": "loading: ConnectionError: nobody is there"}
+    monkeypatch.setattr("tests.models.specimens.Dependent.trouble", None)
+    wait_until(lambda: model.state == "ready", "it to be loaded, and its thread to end")
 
 
 @on_fresh_databases
@@ -134,12 +139,14 @@ def test_a_postgres_that_takes_no_writes_is_not_ready_until_it_does(
         services_of(app).database.dispose()  # as a failover does: it is a setting of new connections
 
     make_read_only("on")
-    unready = client.get("/readyz")
+    try:
+        unready = client.get("/readyz")
+    finally:
+        make_read_only("off")  # others use it after this test
     assert (unready.status_code, unready.json["database"]) == (
         503,
         "the database takes no writes: it is a standby, or was made read-only",
     )
-    make_read_only("off")
     assert client.get("/readyz").status_code == 200
 
 

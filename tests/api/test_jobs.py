@@ -124,8 +124,15 @@ def test_counts_and_progress_are_live(client: Client, gate: type[moody.Gated]) -
     assert client.get(f"{path}?wait=30").json["counts"]["succeeded"] == 5
 
 
-@pytest.mark.usefixtures("runner")
-def test_cancel_keeps_what_ran_and_ends_what_did_not(client: Client, gate: type[moody.Gated]) -> None:
+def test_cancel_keeps_what_ran_and_ends_what_did_not(
+    client: Client,
+    app: Flask,
+    start_runner: Callable[[Flask], Runner],
+    gate: type[moody.Gated],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.intake.RECONSIDER_SECONDS", 600)  # so that nothing that waits is given back
+    start_runner(app)
     # Two chunks are held in the model, which takes no more at once, and two wait for it; the fifth is not claimed.
     job = make_job(client, "gated", data=[{"hold": True}] * 17)
     path = f"/v1/jobs/{job['id']}"

@@ -39,7 +39,7 @@ def app(make_app: MakeApp, tmp_path: Path) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> Client:
     for served in services_of(app).registry.models():
-        served.wait_ready(10)
+        served.wait_ready(30)
     return client_of(app)
 
 
@@ -48,7 +48,7 @@ def follow(app: Flask) -> None:
     here = services_of(app)
     Follower(here.database, here.registry, here.settings.models_file).look()
     for served in here.registry.models():
-        served.wait_ready(10)
+        served.wait_ready(30)
 
 
 def train(client: Client, model: str = "pupil", **body: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.cache import asking
 from app.cache.asking import OnlineCache, recall
 from app.cache.rows import store
 from app.data import exact
@@ -46,7 +47,8 @@ class Immediate(OnlineCache):
 
 
 @pytest.fixture
-def cache(database: Database) -> OnlineCache:
+def cache(database: Database, monkeypatch: pytest.MonkeyPatch) -> OnlineCache:
+    monkeypatch.setattr(asking, "LOOK_SECONDS", 30)
     return Immediate(database)
 
 

@@ -320,7 +320,7 @@ def test_a_runner_does_it_a_batch_at_a_time_and_fires_what_is_due(
         schedules.create(
             session,
             schedule_id=schedule_id,
-            cron="0 18 * * *",
+            cron="0 18 29 2 *",  # which does not come meanwhile
             time_zone="UTC",
             model="sentiment",
             version="1",

@@ -89,7 +89,8 @@ class Side:
 
     def is_kept(self, connection: TConn) -> bool:
         """Whether its next request, or its end, will be seen."""
-        is_registered = connection.sock.fileno() in self.worker.poller.get_map()
+        number = connection.sock.fileno()  # -1 once it is closed, which a selector's map takes for a mistake
+        is_registered = number != -1 and number in self.worker.poller.get_map()
         assert is_registered == (connection in self.worker.keepalived_conns)
         return is_registered
 

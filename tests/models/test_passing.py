@@ -112,6 +112,7 @@ def test_a_warmup_that_fails_in_passing_is_a_load_that_does(soon: None) -> None:
 def test_a_reload_loads_at_once_what_waits_for_its_next_load(much_later: Callable[[], None]) -> None:
     registry = begun(declare(Dependent))
     waiting = registry.get("specimen")
+    wait_until(lambda: registry._lineup()._pausing, "it to wait")
     Dependent.trouble = None
 
     registry.replace([declare(Dependent)])

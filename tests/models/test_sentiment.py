@@ -3,7 +3,7 @@
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -74,6 +74,7 @@ def test_the_lexicons_are_those_of_the_original() -> None:
     assert OURS.emojis == THEIRS.emojis
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=40).map(" ".join))
 def test_scores_are_those_of_the_original(text: str) -> None:
     assert OURS.polarity_scores(text) == THEIRS.polarity_scores(text)

@@ -89,7 +89,7 @@ def test_a_database_that_is_away_meanwhile_is_waited_for(
     monkeypatch.setattr("app.models.lineup.FIRST_PAUSE_SECONDS", 0.01)
     follower.look()
 
-    wait_until(lambda: n_tries > 2, "it to be tried again")
+    wait_until(lambda: n_tries > 2 and registry.get("pupil").reason, "it to be tried again")
     served = registry.get("pupil")
     assert served.state == "loading"
     assert (

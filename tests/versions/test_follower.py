@@ -47,8 +47,9 @@ def promote(database: Database, version: str) -> None:
 
 
 def test_it_begins_with_the_promotions_there_are_and_follows_more(
-    database: Database, registry: Registry, follower: Follower
+    database: Database, registry: Registry, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.versions.follower.FIRST_LOOK_SECONDS", 30.0)
     promote(database, "2")
 
     follower.start()
@@ -56,7 +57,7 @@ def test_it_begins_with_the_promotions_there_are_and_follows_more(
     assert registry.defaults() == {"mood": "2"}, "before anything was loaded"
     assert registry.get("mood", "1").wait_ready(30)
     promote(database, "1")
-    wait_until(lambda: registry.defaults() == {"mood": "1"}, "the promotion to be followed", 5)
+    wait_until(lambda: registry.defaults() == {"mood": "1"}, "the promotion to be followed")
 
 
 def test_it_reads_the_file_again_when_a_reload_is_told_and_not_before(
@@ -110,7 +111,7 @@ def test_an_error_that_nobody_expected_is_told_once_and_does_not_end_it(
 
     with structlog.testing.capture_logs() as logs:
         follower.start()
-        wait_until(lambda: registry.defaults() == {"mood": "2"}, "the promotion to be followed", 5)
+        wait_until(lambda: registry.defaults() == {"mood": "2"}, "the promotion to be followed")
 
     told = [entry["error"] for entry in logs if entry["event"] == "models_not_followed"]
     assert told == ["ZeroDivisionError('again')", "ZeroDivisionError('of a plug-in')"]
