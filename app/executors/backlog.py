@@ -100,6 +100,7 @@ class Backlog:
     def __init__(self, n_workers: int) -> None:
         self._n_workers = n_workers
         self._waiting: deque[Task] = deque()
+        self._n_idle = 0
         self._changed = threading.Condition()
         self._is_closed = False
         self._paces: WeakKeyDictionary[ServedModel, Pace] = WeakKeyDictionary()
@@ -127,13 +128,15 @@ class Backlog:
             while not self._is_closed:
                 if tasks := self._take(_any):
                     return tasks
+                self._n_idle += 1
                 self._changed.wait()
+                self._n_idle -= 1
         return []
 
     def take(self, wanted: Callable[[Task], bool] = _any) -> list[Task]:
-        """The same, without waiting for one; none if the next is not wanted, or there is none."""
+        """The same, without waiting for one; none if the next is not wanted, or an idle worker is about to take it."""
         with self._changed:
-            return [] if self._is_closed else self._take(wanted)
+            return [] if self._is_closed or len(self._waiting) <= self._n_idle else self._take(wanted)
 
     def settle(self, tasks: Sequence[Task], answers: Sequence[TaskAnswer], seconds: float) -> None:
         """Tells what one call gave for tasks, and how long it took."""

@@ -14,6 +14,7 @@ from app.tables import JobKind
 from app.tasks.answers import ChunkAnswer
 from app.tasks.predict import Stopwatch, TransientFailure
 from tests.models.specimens import Schemaless, served
+from tests.waiting import wait_until
 
 MODEL, OTHER = served(Schemaless, max_batch_size=1000), served(Schemaless)
 CLAIM = Claim(1, 1, "job", "model@1", 0, n_items=100, attempts=1, crashes=0, payload=b"[{}]")
@@ -83,6 +84,25 @@ def test_no_call_gets_more_items_than_its_model_takes_nor_more_bytes_than_a_pipe
     many, large = replace(CLAIM, n_items=400), replace(CLAIM, payload=bytes(CALL_BYTES // 2))
     assert len(backlog_of(tasks_of(many, many, many)).take()) == 2
     assert len(backlog_of(tasks_of(large, large, large)).take()) == 2
+
+
+def test_nobody_takes_ahead_what_an_idle_worker_is_about_to_take() -> None:
+    first, second = tasks_of(CLAIM, CLAIM)
+    backlog = Backlog(2)
+    taken: list[list[Task]] = []
+    idle = threading.Thread(target=lambda: taken.append(backlog.wait()))
+    idle.start()
+    wait_until(lambda: backlog._n_idle == 1, "it to wait")
+
+    with backlog._changed:  # it is told, and cannot go on yet
+        backlog.put(first)
+        assert backlog.take() == []
+        backlog.put(second)
+        assert backlog.take() == [first]
+
+    idle.join(30)
+    assert taken == [[second]]
+    assert backlog.take() == []
 
 
 def test_workers_leave_each_other_their_share() -> None:

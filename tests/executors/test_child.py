@@ -174,11 +174,11 @@ def fork_and_leave() -> None:
     write_half(1 << 20)
 
 
-def test_a_fork_server_that_dies_costs_an_attempt_of_what_runs_and_no_more(lab: Lab) -> None:
+def test_a_fork_server_that_dies_costs_an_attempt_of_what_runs_and_no_more(lab: Lab, tmp_path: Path) -> None:
     """Another one is started. Its children are nobody's, and end with what they do."""
     before = children(lab)
-    running = lab.submit(["nap"], ["nap"])
-    wait_until(lambda: all(future.running() for future, _ in running), "both to run")
+    running = lab.submit(*[[f"hold {tmp_path}"]] * 2)
+    wait_until(lambda: len(list(tmp_path.glob("in-*"))) == 2, "both to run")
     server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # multiprocessing tells it nowhere else
 
     os.kill(server, signal.SIGKILL)
@@ -188,6 +188,7 @@ def test_a_fork_server_that_dies_costs_an_attempt_of_what_runs_and_no_more(lab: 
     assert {"runner_crashed"} <= codes <= {"runner_crashed", TRANSIENT}, (
         "the latter of what was just starting"
     )
+    (tmp_path / "go").touch()
     wait_until(
         lambda: lab.run(["nap"], ["nap"]) and not any(map(is_alive, before)), "the end of its children"
     )
@@ -239,7 +240,8 @@ def test_chunks_that_fill_the_pipes_are_not_given_ahead(lab: Lab) -> None:
     assert [len(result.items) > PIPE_BYTES for result in results if isinstance(result, Done)] == [True] * 12
 
 
-def test_a_slow_chunk_has_none_wait_behind_it_that_another_child_could_have(lab: Lab, tmp_path: Path) -> None:
+def have_known_as_slow(lab: Lab) -> None:
+    """So that no child gets a chunk ahead."""
     keepers = cast(ProcessExecutor, lab.executor)._keepers
     wait_until(  # what is known of a model is the time of the child's last chunk
         lambda: (
@@ -248,6 +250,10 @@ def test_a_slow_chunk_has_none_wait_behind_it_that_another_child_could_have(lab:
         ),
         "both to know that it is slow",
     )
+
+
+def test_a_slow_chunk_has_none_wait_behind_it_that_another_child_could_have(lab: Lab, tmp_path: Path) -> None:
+    have_known_as_slow(lab)
     slow, *quick = lab.submit([f"hold {tmp_path}"], *[[None]] * 20)
 
     results = [result_of(future, claim) for future, claim in quick]
@@ -258,13 +264,22 @@ def test_a_slow_chunk_has_none_wait_behind_it_that_another_child_could_have(lab:
     assert isinstance(result_of(*slow), Done)
 
 
-def test_what_no_child_has_begun_can_be_called_off(lab: Lab) -> None:
-    running = lab.submit(["nap"], ["nap"])
+def test_no_chunk_is_given_ahead_while_a_child_has_nothing_to_do(lab: Lab, tmp_path: Path) -> None:
+    both = lab.submit(*[[f"hold {tmp_path}"]] * 2)  # of a model that is known as quick
+    wait_until(lambda: len(list(tmp_path.glob("in-*"))) == 2, "each to have one", 4)
+    (tmp_path / "go").touch()
+    assert all(isinstance(result, Done) for result in lab.told(both))
+
+
+def test_what_no_child_has_begun_can_be_called_off(lab: Lab, tmp_path: Path) -> None:
+    have_known_as_slow(lab)
+    running = lab.submit(*[[f"hold {tmp_path}"]] * 2)
     wait_until(lambda: all(future.running() for future, _ in running), "both to run")
     waiting = lab.submit(*[[None]] * 5)
 
     assert [future.cancel() for future, _ in running + waiting] == [False] * 2 + [True] * 5
 
+    (tmp_path / "go").touch()
     assert all(isinstance(result_of(future, claim), Done) for future, claim in running)
     assert isinstance(lab.run([None])[0], Done)
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,15 +80,15 @@ def test_the_guilty_item_is_found_and_its_neighbours_succeed(
 
 
 @over_each
-def test_a_drain_lets_a_child_finish_what_it_has_begun(workshop: Workshop, lab: Lab) -> None:
+def test_a_drain_lets_a_child_finish_what_it_has_begun(workshop: Workshop, lab: Lab, tmp_path: Path) -> None:
     """A process pool's `cancel` kills what runs: a drain must call off only what has not begun."""
-    job_id = enqueue(workshop.database, ["nap"] * 6, chunk_items=1)
+    (tmp_path / "hold").mkdir()
+    job_id = enqueue(workshop.database, [f"hold {tmp_path}/hold"] * 6, chunk_items=1)
 
     with running(workshop.database, lab) as runner:
-        wait_until(
-            lambda: any(future.running() for future in runner._underway._chunks), "a chunk that runs", 60
-        )
+        wait_until(lambda: [*(tmp_path / "hold").iterdir()], "a chunk that runs", 60)
         runner.stop()
+        (tmp_path / "hold" / "go").touch()
 
     states = [chunk["status"] for chunk in workshop.chunks(job_id)]
     assert set(states) == {"done", "queued"}

@@ -73,7 +73,9 @@ def act(what: Any) -> None:
         case "nap":
             threading.Event().wait(0.3)
         case str(hold) if hold.startswith("hold "):
-            while not Path(hold.removeprefix("hold "), "go").exists():
+            folder = Path(hold.removeprefix("hold "))
+            (folder / f"in-{os.getpid()}").touch()
+            while not (folder / "go").exists():
                 threading.Event().wait(0.02)
         case "hang":
             threading.Event().wait(60)
