@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("app", "migrations", "tests", "pyproject.toml", "models.toml")
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 300
 AT_ONCE = 2
 GREEN, RED = 0, 1  # pytest's exit codes: all passed, some failed
 

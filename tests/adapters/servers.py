@@ -1,7 +1,6 @@
 """Other model servers, on real sockets: one that speaks v1 and v2, MLflow's own, and a second Twofold."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from app.api.services import EXTENSION
 from app.config import Settings
 from app.db import Database
 from app.factory import create_app
+from tests.ports import free_port
 
 PROJECT = Path(__file__).parents[2]
 
@@ -162,10 +162,3 @@ def twofold_server(folder: Path, models: str) -> Iterator[str]:
         thread.join()
         app.extensions[EXTENSION].registry.replace(())  # or one that waits for what it needs tries for ever
         database.dispose()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,7 +5,6 @@ Its name keeps it out of `make test`: with Google's clients, gRPC among them, co
 
 import http.client
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,7 @@ from app.data import objects
 from app.data.objects import ObjectUnavailable, Storage, StoreAway
 from tests.data import test_objects
 from tests.data.test_objects import BODY, Store
+from tests.ports import free_port
 
 test_what_is_written_is_there_and_measured = test_objects.test_what_is_written_is_there_and_measured
 test_any_part_of_it_can_be_read = test_objects.test_any_part_of_it_can_be_read
@@ -44,9 +44,7 @@ test_what_a_client_gets_to_upload_may_be_put_there_by_anyone = (
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[str]:
     """The address of a Google Cloud Storage with a bucket `objects`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="objects")
     server.start()
     yield f"http://127.0.0.1:{port}"

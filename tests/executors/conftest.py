@@ -48,7 +48,7 @@ version = "0"
 class = "tests.models.pupils:Pupil"
 chunk_timeout_seconds = {timeout}
 """
-TIMEOUT_SECONDS = 3.0
+TIMEOUT_SECONDS = 6.0
 
 
 class Lab:

@@ -10,6 +10,7 @@ import pytest
 
 from app.jobs.claims import TRANSIENT, Broken, Done
 from tests.executors.conftest import Lab, MakeCluster, addresses, all_run
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def test_without_a_scheduler_nothing_is_claimed_and_with_it_all_goes_on(
 ) -> None:
     """The scheduler goes, and a new one, which knows nothing of us, comes at the same address."""
     cluster_at = partial(make_cluster, n_workers=1, threads_per_worker=2)
-    with cluster_at(scheduler_port=0) as cluster:
-        port = int(cluster.scheduler_address.rpartition(":")[2])
+    port = free_port()
+    with cluster_at(scheduler_port=port):
         lab = Lab(f"dask://127.0.0.1:{port}", tmp_path)
         assert isinstance(lab.run([None])[0], Done)
     wait_until(lambda: lab.executor.slots(lab.served) == 0, "the scheduler to be missed", 40)

@@ -183,10 +183,11 @@ def limited(database: Database, more_pages: int) -> Callable[[int], None]:
         n_pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
 
     def limit(pages: int) -> None:
-        def apply(connection: Any, _record: object, _proxy: object) -> None:
-            connection.execute(f"PRAGMA max_page_count = {n_pages + pages}")
+        nonlocal more_pages
+        more_pages = pages
 
-        event.listen(database.engine, "checkout", apply)
+    def apply(connection: Any, _record: object, _proxy: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {n_pages + more_pages}")
 
-    limit(more_pages)
+    event.listen(database.engine, "checkout", apply)
     return limit

@@ -4,7 +4,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 from sqlalchemy import URL, make_url, text
 
 from app.db import Database
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,7 +72,7 @@ class Server:
         self.database = database
         self.lane = lane
         self.directory = directory
-        self.port = _free_port()
+        self.port = free_port()
         self.log = directory / "server.log"
         self.environment = {
             name: value
@@ -83,6 +83,7 @@ class Server:
             "PYTHONPATH": str(directory),
             "TWOFOLD_MODELS_FILE": str(self.declare(HELD_TOML.format(directory=directory))),
             "TWOFOLD_CHUNK_ITEMS": "1",
+            "TWOFOLD_RUNNER_NICE": "0",  # beside the other tests' processes it would hardly come to anything
         }
         self.process: subprocess.Popen[bytes] | None = None
         self._n_logged = 0
@@ -350,13 +351,6 @@ def shared_server(
     finally:
         server.end()
         server.database.dispose()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def is_alive(pid: int) -> bool:

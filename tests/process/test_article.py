@@ -14,7 +14,7 @@ ARTICLE_TOML = """
 name = "article"
 version = "1"
 class = "app.models.article:Article"
-options = { load_seconds = 0.2, predict_seconds = 0.5 }
+options = { load_seconds = 0.2, predict_seconds = 2.0 }
 """
 CONTENT_TYPES = [["-H", "Content-Type: application/json"], [], ["-H", "Content-Type:"]]
 """JSON as in the article; what curl sends by itself, which is a form's; and none at all."""

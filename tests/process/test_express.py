@@ -43,9 +43,9 @@ class = "echoing:Slow"
 N_REQUESTS = 600
 N_WAITING = 20
 """Fewer than prove that a model which is held now and then is quick: then it would hold the whole worker."""
-OPTIONS = "-w", "1", "--threads", "1"
+OPTIONS = "-w", "1", "--threads", "1", "--keep-alive", "6"
 """One worker, which on `wsgi:app` answers nothing else while its only thread waits for a model."""
-TIMEOUT_SECONDS = 4.0
+TIMEOUT_SECONDS = 8.0
 """Much longer than any test holds the model, but for the one that waits for it."""
 
 pytestmark = both_lanes

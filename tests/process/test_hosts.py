@@ -50,7 +50,7 @@ class Host:
 def web(serve: Callable[[URL], Server], postgres_url: URL) -> Server:
     """A web host that runs no jobs."""
     server = serve(postgres_url)
-    server.environment |= {"TWOFOLD_RUNNER": "off", "TWOFOLD_LEASE_SECONDS": "2"}
+    server.environment |= {"TWOFOLD_RUNNER": "off", "TWOFOLD_LEASE_SECONDS": "6"}
     server.start("-w", "1")
     return server
 

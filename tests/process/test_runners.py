@@ -19,7 +19,7 @@ def two(shared_server: Server) -> Iterator[Server]:
     """A server with one web worker and two runners, which its test leaves with as many, or ended."""
     shared_server.environment |= {
         "TWOFOLD_RUNNERS": "2",
-        "TWOFOLD_LEASE_SECONDS": "2",
+        "TWOFOLD_LEASE_SECONDS": "6",
         "TWOFOLD_JOB_WINDOW": str(N_ITEMS),
     }
     with shared_server.lent("-w", "1", "--pid", str(shared_server.directory / "pid")):

@@ -54,6 +54,7 @@ def has_thread(server: Server) -> bool:
 
 def start(server: Server, client_timeout_seconds: float) -> str:
     """One worker with few threads; a job that has succeeded, with long outputs."""
+    server.environment["TWOFOLD_CHUNK_ITEMS"] = "200"
     server.environment["TWOFOLD_WEB_THREADS"] = str(N_THREADS)
     server.environment["TWOFOLD_CLIENT_TIMEOUT_SECONDS"] = str(client_timeout_seconds)
     server.start("-w", "1", "--timeout", GUNICORN_TIMEOUT)
@@ -81,7 +82,7 @@ def test_who_leaves_a_download_that_it_did_not_read_leaves_its_thread_to_others(
     for _ in range(2):
         with stalled_downloads(sqlite_server, job_id):
             wait_until(lambda: not has_thread(sqlite_server), "all threads to wait for clients")
-        wait_until(lambda: has_thread(sqlite_server), "the threads to be free", 5)
+        wait_until(lambda: has_thread(sqlite_server), "the threads to be free", 30)
 
     assert sqlite_server.stop() == 0
 
@@ -134,6 +135,6 @@ def test_probes_are_answered_while_all_threads_wait_for_clients(sqlite_server: S
     with stalled_downloads(server, job_id):
         wait_until(lambda: not has_thread(server), "all threads to wait for clients")
         for path in ("/livez", "/readyz", "/metrics"):
-            assert server.call("GET", path, timeout_seconds=5.0)[0] == 200
+            assert server.call("GET", path, timeout_seconds=30.0)[0] == 200
 
     assert server.stop() == 0

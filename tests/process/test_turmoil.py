@@ -47,7 +47,7 @@ def touchy_server(shared_server: Server) -> Server:
 @pytest.fixture
 def server(touchy_server: Server) -> Iterator[Server]:
     """One web worker, so that all requests meet in it."""
-    with touchy_server.lent("-w", "1"):
+    with touchy_server.lent("-w", "1", "--keep-alive", "30"):
         yield touchy_server
 
 

@@ -22,7 +22,8 @@ REGISTERED = "SELECT count(*) AS n FROM runners"
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[Server]:
     """A server with one web worker and one runner, which its test leaves with one of each, or ended."""
-    with shared_server.lent("-w", "1", "--pid", str(shared_server.directory / "pid")):
+    pid_file = str(shared_server.directory / "pid")
+    with shared_server.lent("-w", "1", "--keep-alive", "30", "--pid", pid_file):
         shared_server.wait_workers(1)
         yield shared_server
 
@@ -70,7 +71,7 @@ def test_an_old_worker_that_finishes_a_request_keeps_no_new_ones_waiting(server:
     wait_until(lambda: _n_listeners(server.port) == 2, "the new worker to take connections")
     server.process.send_signal(signal.SIGTTOU)  # stops the oldest
     wait_until(lambda: _n_listeners(server.port) == 1, "the old worker to take no new connections")
-    asked = [server.call("GET", "/livez", timeout_seconds=5)[0] for _ in range(40)]
+    asked = [server.call("GET", "/livez", timeout_seconds=20)[0] for _ in range(40)]
 
     assert asked == [200] * 40
     assert worker in server.children()

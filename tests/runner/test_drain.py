@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.jobs import queue
+from app.runner import Runner
 from tests.jobs.conftest import Workshop
 from tests.runner.conftest import Bench, Items, Stage
 from tests.waiting import wait_until
@@ -22,6 +23,12 @@ LOCKED = OperationalError("UPDATE chunks", {}, Exception("database is locked"))
 def states(select_all: SelectAll) -> dict[str, int]:
     rows = select_all("SELECT status, count(*) AS n FROM chunks GROUP BY status")
     return {row["status"]: row["n"] for row in rows}
+
+
+def wait_until_two_run(runner: Runner) -> None:
+    wait_until(
+        lambda: sum(map(Future.running, list(runner._underway._chunks))) == 2, "two chunks to be begun"
+    )
 
 
 class Door:
@@ -50,6 +57,7 @@ def test_what_was_claimed_ahead_of_a_job_that_is_canceled_does_not_run(
     canceled, other = workshop.enqueue(n_items=2), workshop.enqueue(n_items=1)
     runner = bench.make(bench.declare(concurrency=2), has_threads=True, runner_threads=1)
     monkeypatch.setattr(runner._intake, "_room", lambda _: {"sentiment@1": 3})  # as of short chunks
+    monkeypatch.setattr("app.intake.RECONSIDER_SECONDS", 60.0)  # however long this takes, they are not slow
     runner.tick()
     assert door.entered.wait(10)
     assert states(select_all) == {"running": 3}
@@ -75,7 +83,7 @@ def test_finishes_what_ends_in_time_and_claims_no_more(
 
     with bench.running(runner) as outcome:
         assert door.entered.wait(10)
-        wait_until(lambda: sum(map(Future.running, runner._underway._chunks)) == 2, "both chunks to be begun")
+        wait_until_two_run(runner)
         runner.stop()
         wait_until(lambda: len(runner._underway) == 2, "the drain to call off what has not begun")
         door.opened.set()
@@ -100,7 +108,7 @@ def test_gives_back_what_does_not_end_in_time_and_another_runs_it_once(
     job_id = workshop.enqueue(n_items=4)
     runner = bench.make(bench.declare(concurrency=2), has_threads=True)
     with bench.running(runner, drain_seconds=0.05) as outcome:
-        assert door.entered.wait(10)
+        wait_until_two_run(runner)
 
     assert outcome.is_idle is False
     assert states(select_all) == {"queued": 4}
@@ -142,7 +150,7 @@ def test_leases_are_renewed_during_a_long_drain(
         return row["lease_until"]
 
     workshop.enqueue(n_items=1)
-    runner = bench.make(has_threads=True, lease_seconds=1.0)
+    runner = bench.make(has_threads=True, lease_seconds=3.0)
     with bench.running(runner) as outcome:
         assert door.entered.wait(10)
         runner.stop()

@@ -38,7 +38,6 @@ def test_a_hung_chunk_is_let_go_and_another_runner_rescues_it(
         bench.declare(chunk_timeout_seconds=LIMIT_SECONDS),
         has_threads=True,
         poll_seconds=0.05,
-        lease_seconds=2.0,
     )
 
     with bench.running(hung) as outcome:

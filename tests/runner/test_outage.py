@@ -145,6 +145,7 @@ def test_an_error_that_no_waiting_mends_ends_the_loop(bench: Bench, monkeypatch:
 
     with pytest.raises(ProgrammingError):
         runner.run()
+    runner._leases.stop()  # which the end of the process does otherwise
 
 
 @on_fresh_databases
