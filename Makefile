@@ -96,7 +96,7 @@ format: $(DEVELOPING) ## Format the code and mend what can be mended
 bench: $(DEVELOPING) ## Measure (ARGS="...")
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
-soak: $(DEVELOPING) ## Kill processes at random while jobs run (ARGS="--kills 200 --seed 7")
+soak: $(DEVELOPING) ## Kill processes at random while jobs run (ARGS="--kills 200 --executor process")
 	@$(BIN)/python -m tests.soak.soak $(ARGS)
 
 # One version per package for every Python (fewest), so that all of them test what all of them serve.

@@ -23,6 +23,10 @@ PAUSE_SECONDS = 0.2
 MOST_UNDER_WAY = 6
 """Jobs of one client that have not ended: more would only pile up."""
 NUMBERS_PER_JOB = 1_000_000
+MOST_ITEMS = {"busy": 150, "brisk": 3000}
+"""In a job, of each model."""
+FAILING = 997
+"""Multiples of it have no prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,14 @@ class Client:
             self._look()
 
     def _make_job(self) -> None:
-        first, n_items = self._next, self.chance.randint(1, 150)
+        model = self.chance.choice(list(MOST_ITEMS))
+        first, n_items = self._next, self.chance.randint(1, MOST_ITEMS[model])
         self._next += NUMBERS_PER_JOB
         body = b"".join(b'{"number":%d}\n' % number for number in range(first, first + n_items))
         uploaded = self._insist("POST", "/v1/inputs", body, {"Content-Type": "application/x-ndjson"})
         if uploaded is None:
             return
-        wanted = orjson.dumps({"model": "busy", "input_id": uploaded["id"]})
+        wanted = orjson.dumps({"model": model, "input_id": uploaded["id"]})
         headers = {
             "Content-Type": "application/json",
             "Idempotency-Key": str(uuid.UUID(int=self.chance.getrandbits(128))),
@@ -126,20 +131,21 @@ class Findings:
         with suppress(AssertionError):  # they are counted below
             wait_until(lambda: not _unfinished(database), "all jobs to end", settle_seconds)
         promises = list(chain.from_iterable(client.promises for client in clients))
-        lost = doubled = wrong = 0
+        n_items = lost = doubled = wrong = 0
         for promise in promises:
             expected = [
-                {"number": number, "double": 2 * number}
+                {"number": number, "double": 2 * number} if number % FAILING else None
                 for number in range(promise.first, promise.first + promise.n_items)
             ]
             found = [orjson.loads(item) for item in _outputs(database, promise.job_id)]
             numbers = [item["number"] for item in found if item is not None]
-            lost += promise.n_items - len(set(numbers))
+            n_items += promise.n_items
+            lost += promise.n_items - expected.count(None) - len(set(numbers))
             doubled += len(numbers) - len(set(numbers))
             wrong += found != expected
         return cls(
             n_jobs=len(promises),
-            n_items=sum(promise.n_items for promise in promises),
+            n_items=n_items,
             n_refused=sum(client.n_refused for client in clients),
             n_rescued=len(_rows(database, "SELECT id FROM job_events WHERE event = 'rescued'")),
             lost=lost,

@@ -19,24 +19,42 @@ from sqlalchemy import URL, make_url
 from app.db import Database
 from tests.outage.postgres import OwnPostgres, own_postgres
 from tests.process.conftest import Server
-from tests.soak.clients import Client, Findings
+from tests.soak.clients import FAILING, Client, Findings
 from tests.soak.violence import Violence
 
-MODEL = '''
+MODELS = f'''
 import threading
 
 
-class Busy:
-    """Doubles numbers, and takes its time."""
+class Brisk:
+    """Doubles numbers at once, so that many chunks go into one call, and cannot do it for some."""
 
-    def load(self, artifact):
-        pass
+    def predict(self, items):
+        numbers = [item["number"] for item in items]
+        if any(number % {FAILING} == 0 for number in numbers):
+            raise ArithmeticError("no")
+        return [{{"double": 2 * number}} for number in numbers]
+
+
+class Busy(Brisk):
+    """Takes its time."""
 
     def predict(self, items):
         threading.Event().wait(0.03)
-        return [{"double": 2 * item["number"]} for item in items]
+        return super().predict(items)
 '''
-DECLARED = '[[model]]\nname = "busy"\nversion = "1"\nclass = "busy:Busy"\nconcurrency = 4\n'
+DECLARED = """
+[[model]]
+name = "busy"
+version = "1"
+class = "soaked:Busy"
+concurrency = 4
+
+[[model]]
+name = "brisk"
+version = "1"
+class = "soaked:Brisk"
+"""
 ENVIRONMENT = {
     "TWOFOLD_LEASE_SECONDS": "1",
     "TWOFOLD_POLL_SECONDS": "0.2",
@@ -55,14 +73,15 @@ def soak(
     *,
     kills: int,
     seconds: float,
+    executor: str = "thread",
     postgres: OwnPostgres | None = None,
     is_quiet: bool = False,
 ) -> tuple[Violence, Findings]:
     """Kills so many processes, for at most so many seconds; then lets all jobs end, and looks at them."""
-    (directory / "busy.py").write_text(MODEL)
+    (directory / "soaked.py").write_text(MODELS)
     server = Server(Database(url), directory, "asgi")
     server.declare(DECLARED)
-    server.environment |= ENVIRONMENT
+    server.environment |= ENVIRONMENT | {"TWOFOLD_EXECUTOR": executor}
     clients = [Client(server.port, random.Random(seed + number), number) for number in range(N_CLIENTS)]
     violence = Violence(server, random.Random(seed), postgres)
     try:
@@ -89,6 +108,7 @@ def soak(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
+    parser.add_argument("--executor", choices=["thread", "process"], default="thread")
     parser.add_argument("--kills", type=int, default=100, help="on each database")
     parser.add_argument("--seconds", type=float, default=180.0, help="at most, on each database")
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -97,7 +117,12 @@ def main() -> None:
     for kind in ("sqlite", "postgres") if chosen.database == "both" else (chosen.database,):
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
-            options: dict[str, Any] = {"kills": chosen.kills, "seconds": chosen.seconds, "is_quiet": True}
+            options: dict[str, Any] = {
+                "executor": chosen.executor,
+                "kills": chosen.kills,
+                "seconds": chosen.seconds,
+                "is_quiet": True,
+            }
             if kind == "postgres":
                 with own_postgres(directory / "pg") as postgres:
                     violence, findings = soak(
@@ -109,7 +134,7 @@ def main() -> None:
                 database.upgrade()
                 database.dispose()
                 violence, findings = soak(url, directory, chosen.seed, **options)
-        sys.stdout.write(f"{kind}, seed {chosen.seed}: {violence}\n  {findings}\n")
+        sys.stdout.write(f"{kind}, {chosen.executor}, seed {chosen.seed}: {violence}\n  {findings}\n")
         is_well &= findings.is_well
     sys.exit(not is_well)
 

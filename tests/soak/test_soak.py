@@ -16,9 +16,10 @@ SECONDS = 30.0 + 5 * KILLS
 
 
 @pytest.mark.timeout(SECONDS + 150)
-def test_nothing_is_lost_or_doubled_on_sqlite(sqlite_url: URL, tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["thread", "process"])
+def test_nothing_is_lost_or_doubled_on_sqlite(sqlite_url: URL, tmp_path: Path, executor: str) -> None:
     seed = int(os.environ.get("SOAK_SEED", time.time()))
-    violence, findings = soak(sqlite_url, tmp_path, seed, kills=KILLS, seconds=SECONDS)
+    violence, findings = soak(sqlite_url, tmp_path, seed, executor=executor, kills=KILLS, seconds=SECONDS)
 
     assert findings.is_well, f"seed {seed}: {violence}; {findings}"
     assert violence.n_kills >= KILLS

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 
 from sqlalchemy import text
@@ -37,8 +38,10 @@ class Violence:
         self.done: Counter[str] = Counter()
         self.second: subprocess.Popen[bytes] | None = None
         self.stopped: dict[int, threading.Timer] = {}
+        has_children = server.environment["TWOFOLD_EXECUTOR"] == "process"
         self.acts: list[tuple[int, Callable[[], None]]] = [
             (8, self.kill_child),
+            (8 if has_children else 0, self.kill_grandchild),
             (8, self.kill_second),
             (1, self.kill_master),
             (1, self.kill_all),
@@ -108,6 +111,12 @@ class Violence:
         if children := sorted(self._children()):
             self._kill(self.chance.choice(children), "kill child")
 
+    def kill_grandchild(self) -> None:
+        """What a runner runs chunks in, the server that forks them, or what tracks their resources."""
+        assert self.server.process is not None
+        if processes := sorted(_descendants(self.server.process.pid) - self._children()):
+            self._kill(self.chance.choice(processes), "kill grandchild")
+
     def kill_second(self) -> None:
         if self.second is not None:
             self._kill(self.second.pid, "kill runner")
@@ -172,3 +181,12 @@ class Violence:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.done[name] += 1
+
+
+def _descendants(pid: int) -> set[int]:
+    """The processes that this one started, from any of its threads, and those that they started."""
+    children: set[int] = set()
+    with suppress(OSError):  # it may end meanwhile
+        for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+            children |= set(map(int, listed.read_text().split()))
+    return children.union(*map(_descendants, children))
