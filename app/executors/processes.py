@@ -11,7 +11,10 @@ from pathlib import Path
 from time import monotonic
 from weakref import ref
 
+import structlog
+
 from app.config import Settings
+from app.errors import named
 from app.executors.backlog import Backlog, Task
 from app.executors.child import Child, called
 from app.executors.loaded import load_once
@@ -29,6 +32,14 @@ QUICK_SECONDS = 0.1
 """Of a child whose last chunk took less, the next is not kept waiting until the runner has read its answer."""
 LOAD_SECONDS = 900.0
 """For a child to load a model that its runner has loaded."""
+AWAY_SECONDS = 1.0
+"""How long to wait before a child that could not be started is started again."""
+
+log = structlog.get_logger(__name__)
+
+
+class NoChild(Exception):
+    """A child process could not be started, which is no chunk's fault."""
 
 
 class ProcessExecutor:
@@ -50,7 +61,8 @@ class ProcessExecutor:
         atexit.register(self.shutdown)  # or multiprocessing waits there for children that wait for us
 
     def slots(self, served: ServedModel) -> int:
-        return len(self._keepers)
+        """How many children there are, or could be: while none can be started, nothing is claimed for them."""
+        return sum(keeper.trouble is None for keeper in self._keepers)
 
     def submit(self, served: ServedModel, claim: Claim, stopwatch: Stopwatch) -> Future[TaskAnswer]:
         task = Task(served, claim, stopwatch)
@@ -78,7 +90,9 @@ class _Keeper:
         self._child: Child | None = None
         self._loaded: dict[ref[ServedModel], float] = {}
         """Of the runner's models that its child has, how many seconds the last call took."""
-        self._is_over = False
+        self._is_over = threading.Event()
+        self.trouble: str | None = None
+        """Why it has no child, and cannot have one."""
 
     def run(self) -> None:
         while tasks := self._backlog.wait():
@@ -86,7 +100,7 @@ class _Keeper:
             del tasks  # a model that has gone must not live on with a thread that waits
 
     def kill(self) -> None:
-        self._is_over = True
+        self._is_over.set()
         if (child := self._child) is not None:
             child.kill()
 
@@ -101,7 +115,11 @@ class _Keeper:
                 self._give_ahead(child, given)
                 self._settle(child, given[0], began_at)
                 given.popleft()
-        except TransientFailure as error:  # there is no child, or it goes on without this model
+        except NoChild as error:
+            self._backlog.put_back(tasks)
+            self._tell(str(error))
+            self._is_over.wait(AWAY_SECONDS)
+        except TransientFailure as error:  # the child goes on without this model
             self._backlog.fail(tasks, _bare(error))
         except BaseException as error:  # noqa: BLE001 — whatever it is, it is this call's, and the thread goes on
             guilty, *ahead_of = given
@@ -114,7 +132,7 @@ class _Keeper:
         """The child, which has loaded the model. One with models that have gone has a successor, for a model that has
         not.
 
-        `TransientFailure` if it cannot be started or cannot load it.
+        `NoChild` if it cannot be started, `TransientFailure` if it cannot load it.
         """
         models = {ref(model) for model in self._registry.models()}
         has_gone = ref(served) in models and not self._loaded.keys() <= models
@@ -124,8 +142,9 @@ class _Keeper:
             try:
                 self._child = Child(self._settings)
             except (OSError, EOFError) as error:  # EOFError if the fork server ends meanwhile
-                raise TransientFailure(f"a child process could not be started: {error}") from error
-            if self._is_over:  # since before `kill` could see it
+                raise NoChild(named(error)) from error
+            self._tell(None)
+            if self._is_over.is_set():  # since before `kill` could see it
                 self._child.kill()
         if ref(served) not in self._loaded:
             self._load(self._child, served)
@@ -175,6 +194,12 @@ class _Keeper:
             self._backlog.settle(tasks, answers, seconds)
         else:
             self._backlog.fail(tasks, error)
+
+    def _tell(self, trouble: str | None) -> None:
+        """Logs why there is no child, once as long as it stays the same."""
+        if trouble is not None and trouble != self.trouble:
+            log.error("child_not_started", error=trouble)
+        self.trouble = trouble
 
     def _leave(self) -> None:
         """Ends its child, which may be dead, may hang, or waits for a call."""

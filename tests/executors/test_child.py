@@ -222,6 +222,29 @@ def test_no_chunk_waits_behind_a_training(lab: Lab, tmp_path: Path) -> None:
     held.result(20)
 
 
+def test_while_no_child_can_be_started_chunks_wait_and_none_is_claimed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_start = threading.Event()
+
+    def start(settings: Any) -> Child:
+        if not may_start.is_set():
+            raise OSError(24, "Too many open files")
+        return Child(settings)
+
+    monkeypatch.setattr("app.executors.processes.Child", start)
+    monkeypatch.setattr("app.executors.processes.AWAY_SECONDS", 0.01)
+    lab.run(["kill"], ["kill"])
+    submitted = lab.submit(*[[None]] * 6)
+    wait_until(lambda: lab.executor.slots(lab.served) == 0, "both to have no child")
+    assert not any(future.done() for future, _ in submitted)
+
+    may_start.set()
+
+    assert all(isinstance(result, Done) for result in lab.told(submitted))
+    wait_until(lambda: lab.executor.slots(lab.served) == 2, "both to have a child")
+
+
 def test_children_that_die_while_they_wait_are_replaced(lab: Lab) -> None:
     keepers = cast(ProcessExecutor, lab.executor)._keepers
     for keeper in keepers:
