@@ -228,8 +228,8 @@ class Intake:
         return [chunk.claim for chunk in self._underway.not_done] + [claim for _, claim in self._claimed]
 
     def _is_on_trial(self, chunk: Claim | queue.Head) -> bool:
-        """Whether a chunk must run alone; not where each has a child process to itself."""
-        if self._executor.dies_alone:
+        """Whether a chunk must run alone. Where each has a child to itself, only if a runner died on its job."""
+        if self._executor.dies_alone and not chunk.was_rescued:
             return False
         return is_on_trial(chunk.crashes, chunk.n_items, self._settings.max_attempts)
 

@@ -32,7 +32,7 @@ class Claim:
     `recall` is what the cache knows of the items, if their model version has one.
     `is_first` if its job had not begun when it was claimed.
     `attempts` counts the claims of this chunk that were not given back, this one included; `crashes` those before it
-    that ended with their process or ran out of time.
+    that ended with their process or ran out of time. `was_rescued` if there were any, and a runner died on its job.
     """
 
     chunk_id: int
@@ -50,6 +50,7 @@ class Claim:
     output_url: str | None = None
     recall: Recall | None = field(default=None, compare=False)
     is_first: bool = False
+    was_rescued: bool = False
 
     @property
     def key(self) -> tuple[int, int]:

@@ -36,6 +36,7 @@ class Head:
     queue: str
     crashes: int
     n_items: int
+    was_rescued: bool
 
 
 def heads(session: Session, queues: Collection[str]) -> list[Head]:
@@ -47,7 +48,7 @@ def heads(session: Session, queues: Collection[str]) -> list[Head]:
     if not queues:
         return []
     rows = session.connection().execute(statements.HEADS, {"queues": list(queues)})
-    return [Head(row.queue, row.crashes, row.n_items) for row in rows]
+    return [Head(row.queue, row.crashes, row.n_items, row.was_rescued) for row in rows]
 
 
 def n_due(session: Session, queue: str, at_most: int) -> int:
@@ -185,6 +186,7 @@ def claims_of(session: Session, chunk_ids: Sequence[int]) -> list[Claim]:
             source=_source(row),
             output_url=row.output_url,
             is_first=row.job_status == JobState.QUEUED,
+            was_rescued=row.was_rescued,
         )
         for row in session.connection().execute(statements.TAKEN_CHUNKS, {"chunk_ids": chunk_ids})
     }

@@ -13,10 +13,12 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    FromClause,
     Integer,
     Select,
     Table,
     Text,
+    and_,
     bindparam,
     case,
     cast,
@@ -67,10 +69,16 @@ def _due(queue: ColumnElement[str]) -> Select[int]:
     )
 
 
+def _was_rescued(chunks: FromClause) -> ColumnElement[bool]:
+    """Whether a chunk broke off, and chunks of its job were rescued, so that it may be for a runner that died."""
+    is_rescue = (_events.c.job_id == chunks.c.job_id) & (_events.c.event == "rescued")
+    return and_(chunks.c.crashes > 0, exists().where(is_rescue)).label("was_rescued")
+
+
 _queues, _heads = _listed("queues"), _chunks.alias("heads")
 _head = _due(_queues.c.value).limit(1).correlate(_queues).scalar_subquery()
 HEADS = (
-    select(_heads.c.queue, _heads.c.crashes, _heads.c.n_items)
+    select(_heads.c.queue, _heads.c.crashes, _heads.c.n_items, _was_rescued(_heads))
     .select_from(_queues.join(_heads, _heads.c.id == _head))
     .order_by(_heads.c.sched_key, _heads.c.id)
 )
@@ -111,6 +119,7 @@ TAKEN_CHUNKS = (
         _chunks.c.n_items,
         _chunks.c.attempts,
         _chunks.c.crashes,
+        _was_rescued(_chunks),
         _jobs.c.kind,
         _jobs.c.status.label("job_status"),
         _jobs.c.options,

@@ -81,6 +81,37 @@ def test_nothing_of_another_queue_is_claimed_past_a_chunk_on_trial(workshop: Wor
     workshop.check_books()
 
 
+def test_where_each_chunk_has_a_child_none_is_on_trial_for_what_it_did_to_that(
+    workshop: Workshop, bench: Bench
+) -> None:
+    bench.executor.dies_alone = True
+    job_id = workshop.enqueue(n_items=3)
+    put_on_trial(workshop, job_id)
+
+    bench.make(bench.declare(concurrency=3)).tick()
+
+    assert len(running(workshop)) == 3
+
+
+def test_nor_is_any_given_up_there_because_runners_died_while_it_waited(
+    workshop: Workshop, bench: Bench
+) -> None:
+    bench.executor.dies_alone = True
+    job_id = workshop.enqueue(n_items=3)
+    n_at_once = []
+    for _ in range(3):
+        bench.make(bench.declare(concurrency=3)).tick()
+        n_at_once.append(len(running(workshop)))
+        workshop.let_leases_run_out()
+        workshop.rescue()
+        workshop.end_backoff()
+
+    assert n_at_once == [3, 1, 1]
+    assert len(workshop.errors(job_id)) <= 1, "who ran alone may be to blame"
+    assert len(workshop.chunks(job_id)) == 3
+    workshop.check_books()
+
+
 def test_failures_in_passing_put_no_chunk_on_trial(workshop: Workshop, bench: Bench) -> None:
     job_id = workshop.enqueue(n_items=4)
     with workshop.database.writing() as session:
