@@ -1,5 +1,6 @@
 """What runs on a Dask worker: a chunk's bytes in, its answer out. It needs this code there, and the models' own."""
 
+import faulthandler
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -17,6 +18,8 @@ from app.tasks.predict import Stopwatch
 LOOKS_PER_LIMIT = 10
 LAST_WORD_SECONDS = 3.0
 """For telling that a chunk hangs, before the worker that says so ends."""
+_watched: set[threading.Thread] = set()
+"""The threads that run chunks with a limit."""
 
 
 class ChunkHangs(Exception):
@@ -41,11 +44,22 @@ def _run_within(limit_seconds: float, task: Callable[[Stopwatch], TaskAnswer]) -
         except BaseException as error:  # noqa: BLE001 — the future carries it to the thread that waits
             future.set_exception(error)
 
-    threading.Thread(target=run, name="chunk", daemon=True).start()
-    while not wait([future], timeout=limit_seconds / LOOKS_PER_LIMIT).done:
-        if stopwatch.seconds > limit_seconds:
-            _end_worker()
-            raise ChunkHangs
+    # A model that keeps the interpreter keeps it from this thread, too. Then one that needs none ends the worker.
+    rearm = partial(faulthandler.dump_traceback_later, 2 * limit_seconds, exit=True, file=2)
+    thread = threading.Thread(target=run, name="chunk", daemon=True)
+    _watched.add(thread)
+    rearm()
+    thread.start()
+    try:
+        while not wait([future], timeout=limit_seconds / LOOKS_PER_LIMIT).done:
+            rearm()
+            if stopwatch.seconds > limit_seconds:
+                _end_worker()
+                raise ChunkHangs
+    finally:
+        _watched.discard(thread)
+        if not _watched:
+            faulthandler.cancel_dump_traceback_later()
     return future.result()
 
 

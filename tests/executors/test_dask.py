@@ -54,6 +54,16 @@ def test_a_hung_worker_is_replaced(lab: Lab, cluster: "LocalCluster") -> None:
     wait_until(lambda: all_run(cluster), "the nanny to bring a new worker", 60)
 
 
+def test_a_worker_whose_model_keeps_the_interpreter_is_replaced(lab: Lab, cluster: "LocalCluster") -> None:
+    before = addresses(cluster)
+    (lost,) = lab.run(["seize"])
+    assert isinstance(lost, Broken)
+    assert (lost.code, lost.blames_an_item) == ("runner_crashed", True)
+    wait_until(lambda: before - addresses(cluster), "the worker to end", 60)
+    wait_until(lambda: all_run(cluster), "the nanny to bring a new worker", 60)
+    assert isinstance(lab.run([None])[0], Done)
+
+
 def test_without_a_scheduler_nothing_is_claimed_and_with_it_all_goes_on(
     make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
