@@ -2,6 +2,7 @@
 
 import faulthandler
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
@@ -13,11 +14,13 @@ from app.executors.loaded import load_once
 from app.jobs.claims import Claim
 from app.models.declarations import Declaration
 from app.tasks.kinds import Means, TaskAnswer, limit_seconds, perform
-from app.tasks.predict import Stopwatch
+from app.tasks.predict import Stopwatch, TransientFailure
 
 LOOKS_PER_LIMIT = 10
 LAST_WORD_SECONDS = 3.0
 """For telling that a chunk hangs, before the worker that says so ends."""
+UNFIT_SECONDS = 5.0
+"""What a worker takes to say that it cannot load a model: at once, it would be free for the next, and get most."""
 _watched: set[threading.Thread] = set()
 """The threads that run chunks with a limit."""
 
@@ -28,7 +31,12 @@ class ChunkHangs(Exception):
 
 def run_chunk(declaration: Declaration, artifact_cache: Path, claim: Claim, means: Means) -> TaskAnswer:
     """Runs a chunk, as `perform` does; `ChunkHangs` if it takes too long."""
-    task = partial(perform, load_once(declaration, artifact_cache), claim, means)
+    try:
+        served = load_once(declaration, artifact_cache)
+    except TransientFailure as error:
+        time.sleep(UNFIT_SECONDS)
+        raise TransientFailure(f"{error.reason} (on the Dask worker {get_worker().address})") from None
+    task = partial(perform, served, claim, means)
     limit = limit_seconds(declaration, claim.kind)
     return task() if limit is None else _run_within(limit, task)
 

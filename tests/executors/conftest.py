@@ -43,6 +43,12 @@ version = "1"
 class = "tests.executors.unruly:Fatal"
 
 [[model]]
+name = "lame"
+version = "1"
+class = "tests.executors.unruly:Lame"
+artifact = "{folder}"
+
+[[model]]
 name = "pupil"
 version = "0"
 class = "tests.models.pupils:Pupil"
@@ -56,7 +62,7 @@ class Lab:
 
     def __init__(self, executor: str, folder: Path) -> None:
         models_file = folder / "models.toml"
-        models_file.write_text(MODELS.format(timeout=TIMEOUT_SECONDS))
+        models_file.write_text(MODELS.format(timeout=TIMEOUT_SECONDS, folder=folder))
         self.settings = Settings(
             database_url=make_url("sqlite:///unused.db"),
             models_file=models_file,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from app.jobs.claims import TRANSIENT, Broken, Done
-from tests.executors.conftest import Lab, MakeCluster, addresses, all_run
+from app.executors.outcomes import result_of
+from app.jobs.claims import TRANSIENT, Broken, Claim, Done
+from app.tasks.predict import Stopwatch
+from tests.executors.conftest import Lab, MakeCluster, addresses, all_run, payload
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -43,6 +45,21 @@ def test_each_worker_loads_a_model_once(lab: Lab, tmp_path: Path) -> None:
     loads = {(answer["pid"], answer["loads"]) for answer in answers}
     assert len(loads) == len({pid for pid, _ in loads}) <= 2
     assert {n_loads for _, n_loads in loads} == {1}
+
+
+def test_a_worker_that_cannot_load_a_model_is_named_and_gets_few_of_its_chunks(lab: Lab) -> None:
+    lame = lab.registry.get("lame")
+    assert lame.wait_ready(30)
+    claim = Claim(1, 1, "job", "lame@1", 0, 1, 1, 0, payload(["nap"]))
+
+    submitted = [lab.executor.submit(lame, claim, Stopwatch()) for _ in range(12)]
+    results = [result_of(future, claim) for future in submitted]
+
+    refused = [result for result in results if isinstance(result, Broken)]
+    assert 1 <= len(refused) <= 6, "of chunks of 0.3 seconds"
+    assert {result.code for result in refused} == {TRANSIENT}
+    (reason,) = {result.reason for result in refused}
+    assert "there is no module of this name (on the Dask worker tcp://" in reason
 
 
 def test_a_hung_worker_is_replaced(lab: Lab, cluster: "LocalCluster") -> None:
