@@ -8,7 +8,7 @@ Each verb takes a session of a writing transaction and leaves the commit to its 
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.columns import utc_now
@@ -19,19 +19,31 @@ from app.tables import Input, InputChunk, ItemError, Job, JobKind, Leftover, Out
 
 UPLOAD_SECONDS = DAY_SECONDS
 """An upload that has not been sealed after a day is taken for abandoned."""
+MANIFEST_SECONDS = DAY_SECONDS
+"""How long an ended job is kept, though its time is over, for its manifest to be written."""
 PAYLOADS_AT_ONCE = 20
 """Payloads per transaction, each about a megabyte: SQLite frees them in some 30 ms, while every writer waits."""
 ERRORS_AT_ONCE = 1000
 
 
 def prune_jobs(session: Session, *, retention_days: float | None, limit: int) -> int:
-    """Marks jobs that have ended and whose time is over; returns how many. Their outputs and errors are left over."""
+    """Marks jobs that have ended and whose time is over; returns how many. Their outputs and errors are left over.
+
+    One that writes to an object store is kept until its manifest is written, but no longer than `MANIFEST_SECONDS`: its
+    folder may be one that nobody can write to.
+    """
+    awaits_manifest = and_(
+        Job.output_url.is_not(None),
+        Job.manifest_at.is_(None),
+        Job.finished_at > utc_now(-MANIFEST_SECONDS),
+    )
     over = session.scalars(
         select(Job.id)
         .where(
             Job.pruned_at.is_(None),
             Job.finished_at.is_not(None),
             _is_over(Job.expires_at, Job.finished_at, retention_days),
+            ~awaits_manifest,
         )
         .limit(limit)
         .with_for_update(key_share=True, skip_locked=True)

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from app.columns import utc_now
+from app.config import DAY_SECONDS
 from app.data.chunks import ItemChunk
 from app.data.extents import Extent
 from app.data.objects import Storage
@@ -20,6 +21,7 @@ from app.jobs import control, inputs, manifests, retention
 from app.jobs.claims import Claim, Done
 from app.jobs.ids import new_id
 from app.jobs.manifests import ManifestWriter
+from app.jobs.upkeep import sweep
 from app.models.served import ServedModel
 from app.tables import Job, JobKind
 from app.tasks.chunk import answer_chunk
@@ -206,14 +208,44 @@ def test_a_manifest_of_an_end_that_is_over_does_not_have_the_last_word(
     assert (shelf.manifest()["status"], shelf.due()) == ("succeeded", [])
 
 
-def test_a_job_whose_outputs_were_pruned_gets_no_manifest(
+def test_a_job_that_expires_is_pruned_when_its_manifest_is_written(
     shelf: Shelf, workshop: Workshop, database: Database
 ) -> None:
     job_id = shelf.enqueue()
-    shelf.run_all()
+    (claim,) = workshop.claim()
+    workshop.finish(shelf.run(claim))
     with database.writing() as session:
-        session.execute(update(Job).values(finished_at=utc_now(-1_000_000.0)))
-        assert retention.prune_jobs(session, retention_days=1.0, limit=10) == 1
+        session.execute(update(Job).values(expires_at=utc_now(-1.0)))
+
+    assert sweep(database, None) == {"jobs_expired": 1}
+    assert not sweep(database, None)
+    assert ManifestWriter(database, shelf.storage, 1.0).write_due() == 1
+    assert sweep(database, None) == {"jobs_pruned": 1}
+
+    assert (shelf.manifest()["status"], len(shelf.manifest()["parts"])) == ("expired", 1)
+    assert workshop.events(job_id)[-2:] == ["manifest_written", "pruned"]
+
+
+def test_a_job_without_a_manifest_may_be_deleted(shelf: Shelf, database: Database) -> None:
+    job_id = shelf.enqueue()
+    shelf.run_all()
+
+    with database.writing() as session:
+        control.remove(session, job_id)
+
+    assert shelf.due() == []
+    assert not shelf.write(job_id)
+
+
+def test_a_job_whose_manifest_nobody_wrote_for_a_day_is_pruned_and_gets_none(
+    shelf: Shelf, database: Database
+) -> None:
+    job_id = shelf.enqueue()
+    shelf.run_all()
+    for seconds, n_pruned in ((-60.0, 0), (1.0, 1)):
+        with database.writing() as session:
+            session.execute(update(Job).values(finished_at=utc_now(-DAY_SECONDS - seconds)))
+            assert retention.prune_jobs(session, retention_days=0.5, limit=10) == n_pruned
 
     assert shelf.due() == []
     assert not shelf.write(job_id)
