@@ -7,7 +7,7 @@ manifest. The same end makes the same bytes, so two may write it at once.
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import orjson
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.columns import utc_now, written
 from app.data.addresses import Address
-from app.data.objects import Storage, Written
+from app.data.objects import Storage, StoreAway, Written
 from app.db import UNSYNCHRONIZED, Database
 from app.errors import ServingError
 from app.jobs.history import error_lines
@@ -63,19 +63,28 @@ class ManifestWriter:
                 log.warning("manifests_wait", error=" ".join(str(error.orig).split()))
 
     def write_due(self) -> int:
-        """Writes what is due but for those that failed a little while ago; how many."""
+        """Writes what is due but for those that failed a little while ago; how many.
+
+        A store that is away holds a call for up to two minutes: it is asked once, and its other manifests stay due. The
+        next one is tried first in the next round, so that one that alone cannot be written keeps no other from it.
+        """
         self._retry_at = {job_id: at for job_id, at in self._retry_at.items() if at > time.monotonic()}
         with self._database.reading() as session:
             waiting = due(session, but=self._retry_at)
         n_written = 0
-        for job_id in waiting:
+        away: set[str] = set()
+        for job_id, output_url in waiting.items():
             if self._stopping.is_set():
                 break
+            if _store(output_url) in away:
+                continue
             try:
                 n_written += write(self._database, self._storage, job_id)
             except (ServingError, OSError) as error:  # OSError: no room for a long list of errors
                 log.error("manifest_not_written", job_id=job_id, error=str(error))
                 self._retry_at[job_id] = time.monotonic() + RETRY_SECONDS
+                if isinstance(error, StoreAway):
+                    away.add(_store(output_url))
         return n_written
 
 
@@ -84,10 +93,13 @@ def manifest_url(job: Job) -> str | None:
     return None if job.output_url is None or job.manifest_at is None else f"{job.output_url}/{MANIFEST}"
 
 
-def due(session: Session, *, but: Collection[str] = ()) -> Sequence[str]:
-    """Jobs that have ended and whose manifests are to be written, the oldest first, without some. Reads only."""
-    return session.scalars(
-        select(Job.id)
+def due(session: Session, *, but: Collection[str] = ()) -> Mapping[str, str]:
+    """The folders of jobs that have ended and whose manifests are to be written, by id, the oldest first, without some.
+
+    Reads only.
+    """
+    rows = session.execute(
+        select(Job.id, Job.output_url)
         .where(
             Job.output_url.is_not(None),
             Job.manifest_at.is_(None),
@@ -97,7 +109,8 @@ def due(session: Session, *, but: Collection[str] = ()) -> Sequence[str]:
         )
         .order_by(Job.finished_at)
         .limit(JOBS_AT_ONCE)
-    ).all()
+    )
+    return {row.id: row.output_url for row in rows}
 
 
 def write(database: Database, storage: Storage, job_id: str) -> bool:
@@ -145,6 +158,11 @@ def write(database: Database, storage: Storage, job_id: str) -> bool:
     with database.writing() as session:
         _note(session, job)
     return True
+
+
+def _store(output_url: str) -> str:
+    """The protocol and the bucket of a folder, which are there or away as one."""
+    return "/".join(output_url.split("/", 3)[:3])
 
 
 def _write_errors(database: Database, storage: Storage, address: Address, job_id: str) -> Written:

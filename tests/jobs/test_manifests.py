@@ -12,9 +12,10 @@ from sqlalchemy.exc import IntegrityError
 
 from app.columns import utc_now
 from app.config import DAY_SECONDS
+from app.data.addresses import Address
 from app.data.chunks import ItemChunk
 from app.data.extents import Extent
-from app.data.objects import Storage
+from app.data.objects import Storage, StoreAway
 from app.db import Database
 from app.errors import Conflict, Forbidden
 from app.jobs import control, inputs, manifests, retention
@@ -49,7 +50,7 @@ class Shelf:
         self.served = ServedModel(declare(Ok))
         self.served.load()
 
-    def enqueue(self, n_items: int = 4, chunk_items: int = 2) -> str:
+    def enqueue(self, n_items: int = 4, chunk_items: int = 2, url: str | None = None) -> str:
         job_id, input_id = new_id(), self.workshop.upload(n_items, chunk_items)
         with self.workshop.database.writing() as session:
             control.enqueue(
@@ -59,7 +60,7 @@ class Shelf:
                 version="1",
                 input_id=input_id,
                 window=100,
-                output_url=self.url,
+                output_url=url or self.url,
             )
         return job_id
 
@@ -267,6 +268,31 @@ def test_a_manifest_that_cannot_be_written_waits_for_who_can_write_it(
     monkeypatch.undo()
     assert ManifestWriter(workshop.database, shelf.storage, 1.0).write_due() == 1
     assert shelf.due() == []
+
+
+def test_a_store_that_is_away_is_asked_once_in_a_round_and_does_not_hold_up_others(
+    shelf: Shelf, workshop: Workshop, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = ("s3://away/a", "s3://away/b", "s3://there/c", "gs://away/d")
+    job_ids = [shelf.enqueue(n_items=1, url=url) for url in urls]
+    for job_id in job_ids:
+        workshop.cancel(job_id)
+    asked: list[str] = []
+
+    def write_unless_away(storage: Storage, address: Address, body: bytes) -> None:
+        asked.append(f"{address.protocol}://{address.steps[0]}")
+        if asked[-1] == "s3://away":
+            raise StoreAway("the store does not answer")
+
+    monkeypatch.setattr(Storage, "write", write_unless_away)
+    writer = ManifestWriter(database, Storage.of(urls), 1.0)
+
+    assert writer.write_due() == 2
+    assert sorted(asked) == ["gs://away", "s3://away", "s3://there"]
+    assert sorted(shelf.due()) == sorted(job_ids[:2])
+
+    assert writer.write_due() == 0
+    assert asked[3:] == ["s3://away"], "for the other one, which may be better off"
 
 
 def test_a_training_needs_all_items_of_its_input_in_the_database(
