@@ -121,7 +121,7 @@ class Unavailable(ServingError):
 
 
 class Overloaded(Unavailable):
-    """More is waiting for a model than it may keep waiting."""
+    """More is waiting for a model or an object store than may be kept waiting."""
 
     slug, title = "overloaded", "Overloaded"
 

@@ -52,6 +52,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         storage,
         OnlineCache(database),
         threading.Semaphore(settings.web_threads // 2),
+        threading.Semaphore(max(1, settings.web_threads // 2)),
     )
     requests.register(app)
     app.before_request(_require_tables)

@@ -1,6 +1,7 @@
 """Inputs: uploaded as a stream, sealed when whole."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -24,6 +25,8 @@ from app.api.schemas import (
 from app.api.services import services
 from app.data.extents import format_of_name
 from app.data.formats import Format, format_of_content_type
+from app.data.objects import RETRY_SECONDS
+from app.errors import Overloaded
 from app.jobs import history, inputs
 from app.jobs.ids import new_id
 from app.jobs.uploads import receive, register
@@ -56,7 +59,8 @@ def upload_input(query: Mapping[str, Any]) -> tuple[Input, int, dict[str, str]]:
 
     JSON `{"url": "s3://…"}` registers NDJSON or CSV that stays where it is, in a folder that
     `TWOFOLD_STORAGE_PREFIXES` allows. It is read once now, and again, part by part, by each job over it; a part that is
-    not what it was then fails.
+    not what it was then fails. At most half of the threads of a process work with stores; who would be one more is
+    answered with 503 at once.
     """
     format = format_of_content_type(request.headers.get("Content-Type"))
     here = services()
@@ -69,7 +73,8 @@ def upload_input(query: Mapping[str, Any]) -> tuple[Input, int, dict[str, str]]:
     else:
         address = here.storage.object(wanted["url"])
         format = format_of_name(address.steps[-1], wanted["format"])
-        input_id = register(here.database, here.storage, address, format, limits(here.settings), **query)
+        with _at_stores():
+            input_id = register(here.database, here.storage, address, format, limits(here.settings), **query)
     with here.database.reading() as session:
         return (
             history.get_input(session, input_id),
@@ -91,9 +96,11 @@ def presign_upload(wanted: Mapping[str, Any]) -> dict[str, Any]:
     folder = storage.folder(wanted["folder"], "/folder")
     address = folder.child(f"{new_id()}-{wanted['name']}")
     expires_at = datetime.now(UTC) + timedelta(seconds=wanted["expires_in"])
+    with _at_stores():
+        upload_url = storage.presign(address, wanted["expires_in"], "/folder")
     return {
         "url": str(address),
-        "upload_url": storage.presign(address, wanted["expires_in"], "/folder"),
+        "upload_url": upload_url,
         "method": "PUT",
         "headers": {},
         "expires_at": expires_at,
@@ -150,3 +157,19 @@ def _registration(blocks: Iterator[bytes]) -> tuple[Mapping[str, Any] | None, It
     if isinstance(body, dict) and "url" in body and "data" not in body:
         return checked(Registration(), body), iter(())
     return None, iter([head])
+
+
+@contextmanager
+def _at_stores() -> Iterator[None]:
+    """For work with a store, which holds a thread; `Overloaded` at once where half of them are at stores already."""
+    at_stores = services().at_stores
+    if not at_stores.acquire(blocking=False):
+        raise Overloaded(
+            "as many requests as may work with object stores in this process at once, half of its threads "
+            "(TWOFOLD_WEB_THREADS), do so already: try again soon",
+            headers={"Retry-After": RETRY_SECONDS},
+        )
+    try:
+        yield
+    finally:
+        at_stores.release()

@@ -24,6 +24,8 @@ class Services:
     cache: OnlineCache
     waiting: Semaphore
     """What a request holds while it waits for a job: half of the threads are for those that do not."""
+    at_stores: Semaphore
+    """The same while it works with an object store, which may take minutes to answer."""
 
 
 def services() -> Services:

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from flask import Flask
 from sqlalchemy import text
 
 from app.data import objects
+from app.data.addresses import Address
+from app.data.objects import Found, Storage
 from app.db import Database
 from app.jobs import schedules
 from app.jobs.ids import new_id
@@ -327,3 +330,48 @@ def test_a_client_uploads_past_the_service_and_then_registers(client: Client, fo
     )
     refused(client.post("/v1/inputs/presigned", json=target | {"name": "../x"}), 422, "/name")
     refused(client.post("/v1/inputs/presigned", json=target | {"folder": "s3://inputs/x"}), 403, "/folder")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_half_of_the_threads_are_for_those_who_wait_for_no_store(
+    make_app: MakeApp, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "x.csv").write_bytes(CSV)
+    app = make_app(storage_prefixes=("s3://inputs/data", f"file://{folder}"), web_threads=4)
+    registration = {"url": f"file://{folder}/x.csv"}
+    asking = {
+        "/v1/inputs": registration,
+        "/v1/inputs/presigned": {"folder": "s3://inputs/data", "name": "x.csv"},
+    }
+    find, entered, answering = Storage.find, threading.Semaphore(0), threading.Event()
+
+    def find_late(storage: Storage, address: Address) -> Found:
+        entered.release()
+        assert answering.wait(30)
+        return find(storage, address)
+
+    monkeypatch.setattr(Storage, "find", find_late)
+    answers: list[int] = []
+    waiting = [
+        threading.Thread(
+            target=lambda: answers.append(client_of(app).post("/v1/inputs", json=registration).status_code)
+        )
+        for _ in range(2)
+    ]
+    for thread in waiting:
+        thread.start()
+    assert all(entered.acquire(timeout=30) for _ in waiting)
+
+    client = client_of(app)
+    for path, body in asking.items():
+        crowded = client.post(path, json=body)
+        refused(crowded, 503, "TWOFOLD_WEB_THREADS")
+        assert crowded.headers["Retry-After"] == objects.RETRY_SECONDS
+    assert client.post("/v1/inputs", json={"data": [{"text": "a"}]}).status_code == 201
+
+    answering.set()
+    for thread in waiting:
+        thread.join(30)
+    assert answers == [201, 201]
+    for path, body in [*asking.items()] * 2:
+        assert client.post(path, json=body).status_code == 201
