@@ -10,9 +10,13 @@ from structlog.typing import Processor
 
 from app.config import Settings
 
+_SECRETIVE = ("aiobotocore", "botocore", "fsspec", "gcsfs", "s3fs", "urllib3")
+"""Libraries of stores: what they say at DEBUG holds tokens and signatures."""
+
 
 def logging_config(settings: Settings) -> dict[str, Any]:
     """A `logging.config.dictConfig` dictionary; gunicorn takes the same one as `logconfig_dict`."""
+    level = settings.log_level.upper()
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -24,16 +28,17 @@ def logging_config(settings: Settings) -> dict[str, Any]:
                 "stream": "ext://sys.stderr",
             }
         },
-        "root": {"handlers": ["stderr"], "level": settings.log_level.upper()},
+        "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "gunicorn.error": {
                 "handlers": ["stderr"],
-                "level": settings.log_level.upper(),
+                "level": level,
                 "propagate": False,
             },
             "gunicorn.access": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
             "werkzeug": {"level": "WARNING"},
             "alembic": {"level": "WARNING"},
+            **{name: {"level": "INFO" if level == "DEBUG" else level} for name in _SECRETIVE},
         },
     }
 

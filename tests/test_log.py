@@ -14,6 +14,8 @@ from sqlalchemy import make_url
 from app.config import Settings
 from app.log import configure_logging, logging_config
 
+LIBRARIES = ["aiobotocore", "botocore", "fsspec", "gcsfs", "s3fs", "urllib3"]
+
 
 @pytest.fixture(autouse=True)
 def undone() -> Iterator[None]:
@@ -23,6 +25,8 @@ def undone() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
     yield
     root.handlers[:], root.level = handlers, level
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.NOTSET)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -155,3 +159,16 @@ def test_libraries_that_chatter_are_quiet(capsys: pytest.CaptureFixture[str]) ->
 
     assert lines(capsys) == []
     assert logging_config(settings())["disable_existing_loggers"] is False
+
+
+@pytest.mark.parametrize(("level", "heard"), [("debug", ["info", "warning"]), ("warning", ["warning"])])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_libraries_of_stores_say_of_credentials_is_not_logged(
+    library: str, level: str, heard: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(settings(log_level=level))
+
+    for name in ("debug", "info", "warning"):
+        getattr(logging.getLogger(f"{library}.auth"), name)(name)
+
+    assert [line["event"] for line in lines(capsys)] == heard
