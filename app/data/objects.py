@@ -222,7 +222,7 @@ def _make_filesystem(protocol: str) -> Any:
             "http_session_cls": Straight,
         },
     )
-    files.retries = 2
+    files.retries = 1  # more would multiply with those of botocore: a silent GET was sent eight times
     return files
 
 

@@ -5,6 +5,7 @@ import http.client
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,20 @@ def test_a_store_without_its_library_is_named(monkeypatch: pytest.MonkeyPatch) -
         storage.find(storage.object("gs://data/x"))
 
 
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server of these requests."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 class Hostile(BaseHTTPRequestHandler):
     """Sends everybody elsewhere, and notes who followed."""
 
@@ -199,14 +214,9 @@ class Hostile(BaseHTTPRequestHandler):
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     Hostile.followed = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    _point_at(f"http://127.0.0.1:{server.server_port}", monkeypatch)
-    yield Hostile.followed
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Hostile) as url:
+        _point_at(url, monkeypatch)
+        yield Hostile.followed
 
 
 def _point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +235,44 @@ def test_no_redirect_is_followed(hostile: list[str]) -> None:
     with pytest.raises((StoreAway, ObjectUnavailable)):
         storage.read(storage.object("s3://data/x"), 0, 10)
     assert hostile == []
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Fails, if need be after a silence, and notes what it was asked."""
+
+    asked: list[str]
+    may_answer: threading.Event
+
+    def do_HEAD(self) -> None:
+        self.asked.append(self.command)
+        self.may_answer.wait()
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        with suppress(ConnectionError):
+            self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_what_fails_is_repeated_once(is_silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "SILENCE_SECONDS", 0.5)
+    Failing.asked, Failing.may_answer = [], threading.Event()
+    if not is_silent:
+        Failing.may_answer.set()
+    storage = Storage.of(["s3://data"])
+    address = storage.object("s3://data/x")
+    with serving(Failing) as url:
+        _point_at(url, monkeypatch)
+        with pytest.raises(StoreAway):
+            storage.find(address)
+        with pytest.raises(StoreAway):
+            storage.read(address, 0, 10)
+        Failing.may_answer.set()
+    assert Failing.asked == ["HEAD", "HEAD", "GET", "GET"]
 
 
 def test_a_store_that_does_not_answer_is_away_and_its_host_is_not_told(
