@@ -6,11 +6,8 @@ redirect, and what goes wrong is told in the words of `app.errors`. Credentials 
 
 import errno
 import hashlib
-import io
 import os
-import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from typing import Any
 import structlog
 
 from app.data.addresses import Address, address_of, folders_of, plain, require_allowed
+from app.data.local_files import read_file, write_file
 from app.errors import Conflict, FieldError, Invalid, ServingError, TooLarge, Unavailable, refused
 
 log = structlog.get_logger(__name__)
@@ -113,7 +111,10 @@ class Storage:
         """The bytes from `start` to `stop` (exclusive); `ObjectChanged` if it does not reach so far."""
         with self._using(address) as (files, path):
             try:
-                block: bytes = files.cat_file(path, start=start, end=stop, **_ended(address))
+                if address.protocol == "file":
+                    block = read_file(path, start, stop)
+                else:
+                    block = files.cat_file(path, start=start, end=stop, **_ended(address))
             except OSError as error:
                 if "range" not in str(error).lower():
                     raise
@@ -142,7 +143,7 @@ class Storage:
         """
         with self._using(address) as (files, path):
             if address.protocol == "file":
-                _write_file(body, Path(path))
+                write_file(body, Path(path))
             elif isinstance(body, bytes):
                 files.pipe_file(path, body, **_ended(address))
             else:
@@ -260,33 +261,13 @@ def _measured(body: bytes | Path) -> tuple[int, str]:
         return file.tell(), sha256
 
 
-def _write_file(body: bytes | Path, path: Path) -> None:
-    """Under another name first, and on the disk before it gets its own: what a row tells of survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with fresh.open("xb") as file:
-            with io.BytesIO(body) if isinstance(body, bytes) else body.open("rb") as source:
-                shutil.copyfileobj(source, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def _explained(error: Exception, address: Address) -> ObjectUnavailable | StoreAway:
     """What a filesystem's error means. Its text goes to the log alone: it may tell of hosts inside."""
     log.warning("store_failed", address=str(address), error=f"{type(error).__name__}: {error}")
     is_nowhere = isinstance(
         error, FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError
     )
-    if is_nowhere or getattr(error, "errno", None) in (errno.ENAMETOOLONG, errno.ELOOP):
+    if is_nowhere or getattr(error, "errno", None) in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO):
         detail = f"{address} does not exist, or is no object"
     elif isinstance(error, PermissionError) or type(error).__name__ in _REFUSALS:
         detail = f"{address} may not be read or written with the credentials of this process"

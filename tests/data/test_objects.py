@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -119,6 +120,17 @@ def test_a_file_that_no_disk_can_have_is_unavailable_for_good(tmp_path: Path) ->
     for name in ("x" * 300, "round"):
         with pytest.raises(ObjectUnavailable, match="does not exist, or is no object"):
             storage.find(storage.object(f"file://{tmp_path}/{name}"))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder"])
+def test_a_file_that_became_something_else_is_no_object_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    storage = Storage.of([f"file://{tmp_path}"])
+    path = tmp_path / "x"
+    with socket.socket(socket.AF_UNIX) as listening:
+        {"pipe": os.mkfifo, "socket": lambda path: listening.bind(str(path)), "folder": os.mkdir}[kind](path)
+
+        with pytest.raises(ObjectUnavailable, match="does not exist, or is no object"):
+            storage.read(storage.object(f"file://{path}"), 0, 10)
 
 
 def test_what_the_reading_process_does_not_allow_is_not_touched(store: Store) -> None:
