@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,8 @@ class Storage:
     def read(self, address: Address, start: int, stop: int) -> bytes:
         """The bytes from `start` to `stop` (exclusive); `ObjectChanged` if it does not reach so far."""
         with self._using(address) as (files, path):
-            try:
-                if address.protocol == "file":
-                    block = read_file(path, start, stop)
-                else:
-                    block = files.cat_file(path, start=start, end=stop, **_ended(address))
-            except OSError as error:
-                if "range" not in str(error).lower():
-                    raise
-                block = b""
+            read = read_file if address.protocol == "file" else partial(_read_remote, files)
+            block = read(path, start, stop)
         if len(block) != stop - start:
             raise ObjectChanged(f"{address} ends before byte {stop:,}: it was longer once")
         return block
@@ -225,6 +219,24 @@ def _make_filesystem(protocol: str) -> Any:
     )
     files.retries = 1  # more would multiply with those of botocore: a silent GET was sent eight times
     return files
+
+
+def _read_remote(files: Any, path: str, start: int, stop: int) -> bytes:
+    """The bytes from `start` to `stop` that there are; of none a store tells by an error."""
+    try:
+        return bytes(files.cat_file(path, start=start, end=stop, timeout=CALL_SECONDS))
+    except Exception as error:  # each library has its own
+        if _status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return b""
+        raise
+
+
+def _status(error: Exception) -> Any:
+    """The HTTP status of a store's error, if there is one: in `code` of gcsfs's, in the cause of s3fs's, botocore's."""
+    response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict):
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "code", None)
 
 
 def _sign_s3(files: Any, path: str, seconds: int, _pointer: str) -> str:

@@ -1,5 +1,6 @@
 """Stores: one contract for all of them, S3 and a folder here, and what each way of going wrong is called."""
 
+import errno
 import hashlib
 import http.client
 import os
@@ -120,6 +121,48 @@ def test_a_file_that_no_disk_can_have_is_unavailable_for_good(tmp_path: Path) ->
     for name in ("x" * 300, "round"):
         with pytest.raises(ObjectUnavailable, match="does not exist, or is no object"):
             storage.find(storage.object(f"file://{tmp_path}/{name}"))
+
+
+def test_the_name_of_what_is_gone_does_not_tell_of_its_range(store: Store) -> None:
+    with pytest.raises(ObjectUnavailable, match="does not exist"):
+        store.storage.read(store.address("orange-416.ndjson"), 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(416, ObjectChanged), (403, StoreAway), (500, StoreAway), (None, StoreAway)]
+)
+def test_google_says_by_a_code_that_an_object_became_shorter(
+    code: int | None, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class HttpError(Exception):
+        """That of gcsfs, which is not installed."""
+
+        def __init__(self, code: int | None) -> None:
+            super().__init__("orange.ndjson: the range")
+            self.code = code
+
+    class Files:
+        def cat_file(self, *_: Any, **__: Any) -> bytes:
+            raise HttpError(code)
+
+    monkeypatch.setattr(objects, "_filesystems", {("gs", os.getpid()): Files()})
+    storage = Storage.of(["gs://data"])
+
+    with pytest.raises(expected):
+        storage.read(storage.object("gs://data/orange.ndjson"), 0, 1)
+
+
+def test_a_file_that_cannot_be_read_is_tried_again_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage.of([f"file://{tmp_path}"])
+
+    def fail(path: str, *_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(objects, "read_file", fail)
+    with pytest.raises(StoreAway):
+        storage.read(storage.object(f"file://{tmp_path}/orange.ndjson"), 0, 1)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "folder"])
