@@ -274,18 +274,26 @@ def _measured(body: bytes | Path) -> tuple[int, str]:
 
 
 def _explained(error: Exception, address: Address) -> ObjectUnavailable | StoreAway:
-    """What a filesystem's error means. Its text goes to the log alone: it may tell of hosts inside."""
+    """What a filesystem's error means. Its text goes to the log alone: it may tell of hosts inside.
+
+    Of a local file the reason is told in the words of the operating system, which tell of none.
+    """
     log.warning("store_failed", address=str(address), error=f"{type(error).__name__}: {error}")
+    reason, code = type(error).__name__, getattr(error, "errno", None)
+    if address.protocol == "file" and code is not None:
+        reason = os.strerror(code)
     is_nowhere = isinstance(
         error, FileNotFoundError | FileExistsError | NotADirectoryError | IsADirectoryError
     )
-    if is_nowhere or getattr(error, "errno", None) in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO):
+    if is_nowhere or code in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO):
         detail = f"{address} does not exist, or is no object"
+    elif code == errno.EROFS:
+        detail = f"{address} cannot be written: {reason}"
     elif isinstance(error, PermissionError) or type(error).__name__ in _REFUSALS:
         detail = f"{address} may not be read or written with the credentials of this process"
     else:
         return StoreAway(
-            f"the store of {address} does not answer as it should: {type(error).__name__}",
+            f"the store of {address} does not answer as it should: {reason}",
             headers={"Retry-After": RETRY_SECONDS},
         )
     return ObjectUnavailable(detail, errors=[FieldError("/url", detail)])

@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_read_is_tried_again_whatever_its_name(
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     monkeypatch.setattr(objects, "read_file", fail)
-    with pytest.raises(StoreAway):
+    with pytest.raises(StoreAway, match=r"Input/output error$"):
         storage.read(storage.object(f"file://{tmp_path}/orange.ndjson"), 0, 1)
 
 
@@ -209,12 +209,25 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     storage = Storage.of([f"file://{tmp_path}"])
 
     def fail(_fd: int) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "in /secret")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(StoreAway, match="OSError"):
+    with pytest.raises(StoreAway, match=r"does not answer as it should: No space left on device$"):
         storage.write(storage.object(f"file://{tmp_path}/x"), BODY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_writes_is_unavailable_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage.of([f"file://{tmp_path}"])
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(objects, "write_file", fail)
+    with pytest.raises(ObjectUnavailable, match="x cannot be written: Read-only file system"):
+        storage.write(storage.object(f"file://{tmp_path}/x"), BODY)
 
 
 def test_a_bucket_that_is_not_there_is_unavailable(make_bucket: Callable[[str], Any]) -> None:
