@@ -23,14 +23,17 @@ _MAX_GROWTH = 10
 class CsvItems:
     """The JSON text of each row; blank lines are skipped. Errors name the line on which the row starts.
 
-    While they are taken, `n_header_lines` tells how many lines there are down to the header's end, and `n_lines`
-    how many down to the end of the row whose item came last.
+    With `every_row` there is b"" for each that has no item: the header and blank lines. While they are taken,
+    `n_lines` tells how many lines there are down to the end of what came last, and `has_header` whether the header
+    was among them.
     """
 
-    def __init__(self, pieces: Iterable[bytes], limits: Limits) -> None:
+    def __init__(self, pieces: Iterable[bytes], limits: Limits, every_row: bool = False) -> None:
         self._pieces = pieces
         self._limits = limits
-        self.n_header_lines = self.n_lines = 0
+        self._every_row = every_row
+        self.n_lines = 0
+        self.has_header = False
 
     def __iter__(self) -> Iterator[bytes]:
         limits = self._limits
@@ -48,11 +51,13 @@ class CsvItems:
             except csv.Error as error:
                 raise _broken(error, text.line) from None
             text.n_silent = 0
-            if not row:
-                continue
-            if not header:
-                header = _header(row, text.line)
-                self.n_header_lines = rows.line_num
+            if not row or not header:
+                if row:
+                    header = _header(row, text.line)
+                    self.has_header = True
+                if self._every_row:
+                    self.n_lines = rows.line_num
+                    yield b""
                 continue
             if len(row) != len(header):
                 raise _uneven(row, header, text.line)

@@ -107,16 +107,17 @@ def _ndjson(pieces: Iterable[bytes], first: bytes, limits: Limits) -> Iterator[E
 
 def _csv(pieces: Iterable[bytes], limits: Limits) -> Iterator[Extent]:
     kept = _Kept(pieces)
-    rows = CsvItems(kept, limits)
-    items = iter(rows)
-    first = next(items, None)
-    if first is None:
-        return iter(())
-    header = kept.take_to(rows.n_header_lines)
-    if len(header) > MAX_HEADER_BYTES:
-        raise refused(TooLarge, "line 1", f"the header is larger than {MAX_HEADER_BYTES:,} bytes: {_INSTEAD}")
-    texts = ((kept.take_to(rows.n_lines), len(item)) for item in chain([first], items))
-    return _grouped(texts, len(header), header, limits)
+    rows = CsvItems(kept, limits, every_row=True)
+    texts = ((kept.take_to(rows.n_lines), len(item)) for item in rows)
+    header = bytearray()
+    while not rows.has_header:
+        if (before := next(texts, None)) is None:
+            return iter(())
+        header += before[0]
+        if len(header) > MAX_HEADER_BYTES:
+            detail = f"the header is larger than {MAX_HEADER_BYTES:,} bytes: {_INSTEAD}"
+            raise refused(TooLarge, "line 1", detail)
+    return _grouped(texts, len(header), bytes(header), limits)
 
 
 def _grouped(

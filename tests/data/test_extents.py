@@ -70,9 +70,10 @@ def test_the_extents_of_csv_hold_what_an_upload_reads(data: st.DataObject) -> No
     end = data.draw(ENDS)
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator=end.decode())
-    rows.writerows(["a", "b c"] for _ in range(1))
+    text.write(data.draw(st.sampled_from(["", "", end.decode() * 3])))
+    rows.writerow(["a", "b c"])
     for row in data.draw(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=20)):
-        text.write(data.draw(st.sampled_from(["", "", end.decode() * 3])))
+        text.write(data.draw(st.sampled_from(["", "", end.decode() * 3, end.decode() * 200])))
         rows.writerow(["x", *row[1:]])
     body = text.getvalue().encode()
     if data.draw(st.booleans()):
@@ -110,6 +111,22 @@ def test_what_cannot_be_read_is_refused_where_it_breaks(format: Format, body: by
     with pytest.raises(ServingError) as caught:
         list(find_extents([body], format, LIMITS))
     assert words in caught.value.detail
+
+
+@pytest.mark.parametrize("format", [Format.NDJSON, Format.CSV])
+def test_blank_lines_are_in_no_extent_beyond_its_size(format: Format) -> None:
+    first, second = (b'{"a":1}\n', b'{"a":2}\n') if format is Format.NDJSON else (b"a\n1\n", b"2\n")
+    body = first + b"\n" * 300_000 + second + b"\n" * 300_000
+
+    extents = list(find_extents(blocks(body, 50_000), format, SMALL))
+
+    assert [extent.n_items for extent in extents] == [1, 1]
+    assert max(extent.n_bytes for extent in extents) <= SMALL.chunk_bytes
+
+
+def test_blank_lines_before_a_header_belong_to_it() -> None:
+    with pytest.raises(TooLarge, match="the header is larger than 65,536 bytes"):
+        list(find_extents([b"\n" * 70_000], Format.CSV, LIMITS))
 
 
 def test_there_is_a_limit_on_items() -> None:
