@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 BLOCK_BYTES = 4 << 20
 """Read at once of an object that is read whole."""
 CONNECT_SECONDS, SILENCE_SECONDS, CALL_SECONDS = 5.0, 20.0, 120.0
+"""How long a call of a store may take to connect, to say more, and in all, however slowly its server drips."""
 RETRY_SECONDS = "10"
 EXTRAS = {"s3": "s3", "gs": "gcs"}
 _VERSION_KEYS = ("ETag", "etag", "generation", "mtime", "ino")
@@ -102,7 +103,8 @@ class Storage:
     def find(self, address: Address) -> Found:
         """What there is at an address."""
         with self._using(address) as (files, path):
-            info: Mapping[str, Any] = files.info(path, **_ended(address))
+            ended = {} if address.protocol == "file" else {"timeout": CALL_SECONDS}
+            info: Mapping[str, Any] = files.info(path, **ended)
             if info["type"] != "file":
                 raise FileNotFoundError
             version = tuple(str(info[key]) for key in _VERSION_KEYS if info.get(key))
@@ -139,7 +141,7 @@ class Storage:
             if address.protocol == "file":
                 write_file(body, Path(path))
             elif isinstance(body, bytes):
-                files.pipe_file(path, body, **_ended(address))
+                files.pipe_file(path, body, timeout=CALL_SECONDS)
             else:
                 files.put_file(str(body), path)
         return Written(address.steps[-1], *_measured(body))
@@ -257,11 +259,6 @@ def _sign_gs(files: Any, path: str, seconds: int, pointer: str) -> str:
 
 _SIGNERS: dict[str, Callable[[Any, str, int, str], str]] = {"s3": _sign_s3, "gs": _sign_gs}
 """Of stores that let us sign a request of somebody else."""
-
-
-def _ended(address: Address) -> dict[str, float]:
-    """What makes a call of a remote filesystem end, however slowly its server drips."""
-    return {} if address.protocol == "file" else {"timeout": CALL_SECONDS}
 
 
 def _measured(body: bytes | Path) -> tuple[int, str]:
