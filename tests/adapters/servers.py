@@ -20,6 +20,7 @@ from app.config import Settings
 from app.db import Database
 from app.factory import create_app
 from tests.ports import free_port
+from tests.serving import in_a_thread
 
 PROJECT = Path(__file__).parents[2]
 
@@ -152,13 +153,9 @@ def twofold_server(folder: Path, models: str) -> Iterator[str]:
     database: Database = app.extensions[EXTENSION].database
     database.upgrade()
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     try:
-        yield f"http://127.0.0.1:{server.port}"
+        with in_a_thread(server):
+            yield f"http://127.0.0.1:{server.port}"
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
         app.extensions[EXTENSION].registry.replace(())  # or one that waits for what it needs tries for ever
         database.dispose()

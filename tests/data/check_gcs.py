@@ -5,9 +5,8 @@ Its name keeps it out of `make test`: with Google's clients, gRPC among them, co
 
 import http.client
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -67,13 +66,8 @@ class Tokens(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def tokens() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Tokens)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/token"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with test_objects.serving(Tokens) as url:
+        yield f"{url}/token"
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from app.data import objects
 from app.data.addresses import Address
 from app.data.objects import ObjectChanged, ObjectUnavailable, Storage, StoreAway
 from app.errors import Forbidden, Invalid, TooLarge
+from tests.serving import in_a_thread
 
 BODY = bytes(range(256)) * 40
 
@@ -249,14 +250,8 @@ def test_a_store_without_its_library_is_named(monkeypatch: pytest.MonkeyPatch) -
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """The address of a server of these requests."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with in_a_thread(server):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class Hostile(BaseHTTPRequestHandler):

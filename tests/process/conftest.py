@@ -202,6 +202,11 @@ class Server:
         assert status == 202, job
         return str(job["id"])
 
+    def make_job(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """The job that is asked for, or None if it is refused."""
+        status, job = self.call("POST", "/v1/jobs", asked)
+        return job if status == 202 else None
+
     def finish(self, job_id: str, n_items: int) -> None:
         """Waits for the job's end, and checks that its outputs are exact."""
         status, job = self.call("GET", f"/v1/jobs/{job_id}?wait=30")

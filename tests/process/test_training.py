@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL
 
@@ -68,14 +67,9 @@ def test_a_promoted_training_answers_in_every_process_of_two_servers(
     for server in servers:
         wait_until(partial(predicts, server), "t1 in every web worker")
     asked = {"model": "pupil", "data": [{"text": "a"}]}
-    made = wait_until(lambda: accepted(first, asked), "a web worker that knows it")
+    made = wait_until(lambda: first.make_job(asked), "a web worker that knows it")
     _, ended = first.call("GET", f"/v1/jobs/{made['id']}?wait=20")
     assert (ended["version"], ended["status"]) == ("t1", "succeeded")
-
-
-def accepted(server: Server, asked: dict[str, Any]) -> dict[str, Any] | None:
-    status, job = server.call("POST", "/v1/jobs", asked)
-    return job if status == 202 else None
 
 
 def predicts(server: Server) -> bool:

@@ -104,7 +104,7 @@ def test_a_promotion_reaches_every_process_of_two_servers_and_outlives_them(
     # The runner has what a reload brings.
     tell_reload(first, ENTRY.format(3) + ENTRY.format(2) + DEFAULT)
     asked = {"model": "which", "version": "3", "data": [{"a": 1}]}
-    job = wait_until(lambda: made(first, asked), "a web worker that has it")
+    job = wait_until(lambda: first.make_job(asked), "a web worker that has it")
     assert first.call("GET", f"/v1/jobs/{job['id']}?wait=20")[1]["status"] == "succeeded"
     assert [server.stop() for server in (first, second)] == [0, 0]
 
@@ -112,11 +112,6 @@ def test_a_promotion_reaches_every_process_of_two_servers_and_outlives_them(
 def listed(server: Server) -> list[dict[str, Any]]:
     models: list[dict[str, Any]] = server.call("GET", "/v1/models")[1]["data"]
     return models
-
-
-def made(server: Server, asked: dict[str, Any]) -> dict[str, Any] | None:
-    status, job = server.call("POST", "/v1/jobs", asked)
-    return job if status == 202 else None
 
 
 def test_no_request_fails_while_models_are_swapped_promoted_broken_and_mended(

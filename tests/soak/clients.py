@@ -131,7 +131,7 @@ class Findings:
         with suppress(AssertionError):  # they are counted below
             wait_until(lambda: not _unfinished(database), "all jobs to end", settle_seconds)
         promises = list(chain.from_iterable(client.promises for client in clients))
-        n_items = lost = doubled = wrong = 0
+        lost = doubled = wrong = 0
         for promise in promises:
             expected = [
                 {"number": number, "double": 2 * number} if number % FAILING else None
@@ -139,13 +139,12 @@ class Findings:
             ]
             found = [orjson.loads(item) for item in _outputs(database, promise.job_id)]
             numbers = [item["number"] for item in found if item is not None]
-            n_items += promise.n_items
             lost += promise.n_items - expected.count(None) - len(set(numbers))
             doubled += len(numbers) - len(set(numbers))
             wrong += found != expected
         return cls(
             n_jobs=len(promises),
-            n_items=n_items,
+            n_items=sum(promise.n_items for promise in promises),
             n_refused=sum(client.n_refused for client in clients),
             n_rescued=len(_rows(database, "SELECT id FROM job_events WHERE event = 'rescued'")),
             lost=lost,
